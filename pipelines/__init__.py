@@ -1,0 +1,1 @@
+"""Studies: each file asks one question, declares what is varied, and ends in a `pipeline`."""

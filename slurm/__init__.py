@@ -1,0 +1,1 @@
+"""Batch jobs: what submits sweeps to SLURM will stand here."""

@@ -1,0 +1,139 @@
+"""Var and Coord: what a point leaves behind, and the dimensions inside it."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sweep.definition.names import check_name
+from sweep.errors import DefinitionError
+
+
+@dataclass(frozen=True)
+class Var:
+    """One output: ``Annotated[np.ndarray, Var(("y", "x"), "K", "temperature")]``.
+
+    Parameters
+    ----------
+    dims
+        The dimensions inside one point's output, each described by a Coord; ``()`` for a number.
+    units, long_name
+        CF attributes; ``"1"`` is dimensionless.
+    dtype
+        The numpy type it is stored as: a float, an integer or bool. By default int64 or bool
+        where the annotation says int or bool, else float64.
+    """
+
+    dims: tuple[str, ...]
+    units: str = "1"
+    long_name: str = ""
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, tuple):
+            raise DefinitionError(
+                f"Var({self.dims!r}, ...): the dimensions are a tuple, ('x',) for one, () for none."
+            )
+        if len(set(self.dims)) != len(self.dims):
+            raise DefinitionError(f"Var({self.dims!r}, ...) names a dimension twice.")
+        if self.dtype:
+            try:
+                storable = np.dtype(self.dtype).kind in "fiub"
+            except TypeError:
+                storable = False
+            if not storable:
+                raise DefinitionError(
+                    f"Var dtype {self.dtype!r} cannot be stored; use a float, an integer or bool, "
+                    "e.g. 'float32'."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Coord:
+    """A dimension inside an output, with its values.
+
+    Parameters
+    ----------
+    name
+        The dimension's name.
+    values
+        1-D numbers or texts, or a function of parameters of the pipeline that returns them
+        (``nodes(nx, length)``).
+    units, long_name
+        CF attributes.
+    padding
+        Where the length depends on a swept parameter, shorter outputs are padded with fill.
+        More than four times the data is refused unless this is True.
+    """
+
+    name: str
+    values: Any
+    units: str = "1"
+    long_name: str = ""
+    padding: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "Coord")
+        if not callable(self.values):
+            self.check(self.values)
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that the values are a function of."""
+        if not callable(self.values):
+            return ()
+        return tuple(inspect.signature(self.values).parameters)
+
+    def at(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Return the coordinate's values, shape (n,), for these parameters."""
+        if not callable(self.values):
+            return self.check(self.values)
+        arguments = {name: values[name] for name in self.parameters}
+        try:
+            return self.check(self.values(**arguments))
+        except DefinitionError:
+            raise
+        except Exception as error:
+            shown = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+            raise DefinitionError(
+                f"The values of Coord '{self.name}' could not be computed: "
+                f"{getattr(self.values, '__name__', 'function')}({shown}) raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def check(self, values: Any) -> np.ndarray:
+        """Return `values` as a 1-D array of float, int or str."""
+        column = np.asarray(values)
+        target = {"f": np.float64, "i": np.int64, "u": np.int64, "U": np.str_}
+        if column.ndim != 1 or column.size == 0 or column.dtype.kind not in target:
+            raise DefinitionError(
+                f"Coord '{self.name}' needs 1-D numbers or texts, not {column.dtype} of shape "
+                f"{column.shape}."
+            )
+        return column.astype(target[column.dtype.kind])
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """A dimension inside outputs, laid out for all points of a pipeline.
+
+    `values` holds the index (size,), or None where the coordinate changes from point to point;
+    then `at` holds it along the swept dims `over` and the dimension itself, padded with fill,
+    and `sizes` the length at each place of `over`.
+    """
+
+    coord: Coord
+    size: int
+    values: np.ndarray | None
+    over: tuple[str, ...] = ()
+    at: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+
+    def size_at(self, place: Mapping[str, int]) -> int:
+        """Return the length at a place on the swept dims."""
+        if self.sizes is None:
+            return self.size
+        return int(self.sizes[tuple(place[dim] for dim in self.over)])

@@ -1,0 +1,125 @@
+"""What makes two sweeps the same, as JSON; and in words what makes them differ."""
+
+import hashlib
+import json
+import math
+import re
+from types import NoneType
+from typing import Any
+
+import numpy as np
+
+from sweep.definition.pipeline import Pipeline
+
+Specification = dict[str, Any]
+
+
+def specification(pipeline: Pipeline) -> Specification:
+    """Return what makes two sweeps the same, JSON-able; values of axes as their SHA-256."""
+    pipeline.check_complete()
+    return {
+        "stages": {
+            stage.name: {"vectorized": stage.vectorized, "parameters": list(stage.parameters)}
+            for stage in pipeline.stages
+        },
+        "dims": list(pipeline.dims),  # a list keeps its order in canonical JSON
+        "axes": {
+            name: {
+                "dim": axis.dim,
+                "size": len(axis),
+                "units": pipeline.parameters[name].units,
+                "values": _digest(column),
+            }
+            for axis in pipeline.axes
+            for name, column in zip(axis.names, axis.columns, strict=True)
+        },
+        "constants": {name: plain(value) for name, value in sorted(pipeline.fixed.items())},
+        "coords": {
+            name: {
+                "size": inner.size,
+                "units": inner.coord.units,
+                "values": _digest(inner.at if inner.values is None else inner.values),
+            }
+            for name, inner in pipeline.inner.items()
+        },
+        "outputs": {
+            name: {"dims": list(var.dims), "units": var.units, "dtype": var.dtype}
+            for name, var in pipeline.outputs.items()
+        },
+        "entropy": str(pipeline.entropy),
+    }
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as the one JSON text that stands for it: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def specification_hash(spec: Specification) -> str:
+    """Return the SHA-256 of a specification's canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+def differences(old: Specification, new: Specification) -> list[str]:
+    """Return in words what differs between the sweep in a store and the one asked for."""
+    found = []
+    if list(old["dims"]) != list(new["dims"]):
+        found.append(f"the swept dims were ({_join(old['dims'])}), now ({_join(new['dims'])})")
+    for kind, word in (
+        ("stages", "stage"),
+        ("axes", "axis"),
+        ("constants", "constant"),
+        ("coords", "coordinate"),
+        ("outputs", "output"),
+    ):
+        before, after = old[kind], new[kind]
+        found += [f"{word} '{name}' is gone" for name in before if name not in after]
+        found += [f"{word} '{name}' is new" for name in after if name not in before]
+        for name in before:
+            if name in after and before[name] != after[name]:
+                found.append(_changed(f"{word} '{name}'", before[name], after[name]))
+    if old["entropy"] != new["entropy"]:
+        found.append(f"entropy was {old['entropy']}, now {new['entropy']}")
+    return found
+
+
+def _changed(what: str, before: Any, after: Any) -> str:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return f"{what} was {before!r}, now {after!r}"
+    if before.get("size") != after.get("size"):
+        return f"{what} had {before.get('size')} values, now {after.get('size')}"
+    keys = [key for key in before if before[key] != after.get(key)]
+    if keys == ["values"]:
+        return f"{what} has as many values, but other ones"
+    return f"{what}: " + ", ".join(
+        f"{key} was {before[key]!r}, now {after.get(key)!r}" for key in keys if key != "values"
+    )
+
+
+def _join(names: Any) -> str:
+    return ", ".join(names)
+
+
+def _digest(column: np.ndarray | None) -> str:
+    assert column is not None
+    text = json.dumps(column.tolist(), ensure_ascii=False) if column.dtype.kind == "U" else None
+    raw = np.ascontiguousarray(column).tobytes() if text is None else text.encode()
+    return f"{column.dtype.kind}:{hashlib.sha256(raw).hexdigest()}"
+
+
+def plain(value: Any) -> Any:
+    """Return a constant as JSON can hold it; what JSON cannot hold, as its text.
+
+    The text is the same in every process: without addresses, and an array as its SHA-256.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiubU":
+        return {"array": list(value.shape), "values": _digest(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"repr": repr(value)}
+    if isinstance(value, (str, int, float, bool, NoneType)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return {"repr": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))}

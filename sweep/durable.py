@@ -1,0 +1,65 @@
+"""Bytes that survive a kill and a power cut: written beside, synced, then renamed.
+
+A reader sees the old file or the new one, never a part. What a kill leaves behind is a file
+that ends in ``.partial``, which nothing reads.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` as one step; the folder itself is not synced (`sync_folder`)."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        _write(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, data)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """Create `path` with `data`.
+
+    Raises
+    ------
+    FileExistsError
+        If it is there already: of several that try, exactly one succeeds.
+    """
+    _write(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, data)
+    sync_folder(path.parent)
+
+
+def append_to_file(path: Path, data: bytes) -> None:
+    """Append `data` to `path`, which is created if need be, and sync it."""
+    new = not path.exists()
+    _write(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, data)
+    if new:
+        sync_folder(path.parent)
+
+
+def _write(path: Path, flags: int, data: bytes) -> None:
+    handle = os.open(path, flags, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Sync what another library wrote to `path`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder (new files, renames) durable."""
+    sync_file(path)

@@ -1,0 +1,55 @@
+"""What can go wrong, named by what failed.
+
+A point that fails is an outcome and never an exception of ours; these are for the mistakes
+that a person can make and mend. The text of each says what is wrong with the value seen,
+where, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SweepError(Exception):
+    """The base of all errors that this package raises for a person to read."""
+
+
+class DefinitionError(SweepError):
+    """A pipeline, or a value given to one, makes no sense."""
+
+
+class OutputError(SweepError):
+    """A stage returned something else than it declares; the point fails with this."""
+
+
+class StudyError(SweepError):
+    """A pipeline's file cannot be found or imported."""
+
+
+class StoreError(SweepError):
+    """A store is missing, damaged, cannot be written or is of another format."""
+
+
+class StoreMismatch(StoreError):
+    """A store holds another sweep than the one asked for."""
+
+
+class EngineError(SweepError):
+    """An engine could not be started or was lost."""
+
+
+class WorkerError(SweepError):
+    """A worker could not do its part: import the study, or write to the store."""
+
+    def __init__(self, kind: str, text: str, trace: str) -> None:
+        super().__init__(f"A worker could not go on: {kind}: {text}")
+        self.kind = kind
+        self.trace = trace
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {', '.join(names)}." if names else "There are none."

@@ -1,0 +1,184 @@
+"""What a sweep will cost: a few timed points and the disk's commit time, before anything runs."""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.definition import Pipeline
+from sweep.durable import replace_file, sync_folder
+from sweep.engines import Done, Engine, Lost, Raised
+from sweep.errors import WorkerError
+from sweep.plan import (
+    OWN_BLOCK_BYTES,
+    Cost,
+    Grid,
+    block_shape,
+    pilot_places,
+    points_per_block,
+)
+from sweep.task import largest_bytes
+from sweep.template import block_arrays, template
+
+PILOT_SECONDS = 3.0  # for all timed points together
+PATIENCE_SECONDS = 20.0  # for the first, its compilers included; then its worker is ended
+FEW_POINTS = 64  # not worth timing: each is a block of its own
+TABLE_FILES = 110  # the tables' columns, the metadata, what lies in .sweep
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of a few points [s]; `at_least` if even the first did not end in time."""
+
+    seconds: tuple[float, ...]
+    at_least: bool = False
+
+    @property
+    def slowest(self) -> float:
+        """The time of the slowest."""
+        return max(self.seconds)
+
+    @property
+    def mean(self) -> float:
+        """The mean time."""
+        return statistics.fmean(self.seconds)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What ``sweep plan`` says.
+
+    `bytes` are those of the data before compression; `timing` is None where nothing is left.
+    """
+
+    points: int
+    points_left: int
+    blocks: int
+    blocks_left: int
+    block_shape: tuple[int, ...]
+    files: int
+    bytes: int
+    timing: Timing | None
+    commit_seconds: float
+    workers: int
+
+    @property
+    def core_seconds(self) -> float:
+        """Time that the points left will take, on one worker."""
+        each = self.timing.mean if self.timing else 0.0
+        return self.points_left * each
+
+    @property
+    def seconds(self) -> float:
+        """Time that is left on these workers."""
+        commits = self.blocks_left * self.commit_seconds
+        return (self.core_seconds + commits) / min(self.workers, max(self.blocks_left, 1))
+
+
+def sizes(pipeline: Pipeline) -> tuple[int, int, int]:
+    """Return the bytes of a point's largest array, of all its arrays, and their number."""
+    arrays = block_arrays(template(pipeline))
+    return (*largest_bytes(arrays, len(pipeline.dims)), len(arrays))
+
+
+def needs_timing(pipeline: Pipeline) -> bool:
+    """Tell whether the size of a block depends on how long a point takes."""
+    points = math.prod(pipeline.dims.values())
+    return sizes(pipeline)[0] < OWN_BLOCK_BYTES and points > FEW_POINTS
+
+
+def choose_grid(
+    pipeline: Pipeline, timing: Timing | None, workers: int, commit_seconds: float
+) -> Grid:
+    """Return how to cut a sweep into blocks; points alone where `timing` is None."""
+    shape = tuple(pipeline.dims.values())
+    if timing is None:
+        return Grid(shape, (1,) * len(shape))
+    largest, together, count = sizes(pipeline)
+    cost = Cost(
+        timing.slowest, largest, together, count, commit_seconds, pipeline.needs.memory_bytes
+    )
+    return Grid(shape, block_shape(shape, points_per_block(math.prod(shape), workers, cost)))
+
+
+def time_a_few(engine: Engine, study: Mapping[str, str], pipeline: Pipeline) -> Timing:
+    """Time some points of a pipeline on a worker; what they compute is thrown away.
+
+    Raises
+    ------
+    WorkerError
+        If the worker cannot import the study.
+    """
+    largest, _, _ = sizes(pipeline)
+    shape = tuple(pipeline.dims.values())
+    places = [dict(zip(pipeline.dims, place, strict=True)) for place in pilot_places(shape)]
+    ticket = engine.submit(
+        "sweep.worker:time_points",
+        {
+            "study": dict(study),
+            "constants": dict(pipeline.constants),
+            "points": [pipeline.values_at(place) for place in places],
+            "copies": max(1, min(1000, 16_000_000 // largest)),
+            "seconds": PILOT_SECONDS,
+        },
+    )
+    match _outcome(engine, ticket):
+        case Done(seconds):
+            return Timing(tuple(seconds))
+        case Raised(kind, text, trace):
+            raise WorkerError(kind, text, trace)
+        case _:
+            return Timing((PATIENCE_SECONDS,), at_least=True)
+
+
+def _outcome(engine: Engine, ticket: int) -> Done | Raised | Lost:
+    """Wait for the one call; end its worker when patience is over."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    killed = False
+    while True:
+        for _, outcome in engine.wait(0.2):
+            return outcome
+        if not killed and time.monotonic() > end:
+            killed = engine.kill(ticket)
+
+
+def measure_commit(folder: Path, files: int) -> float:
+    """Return the time that it takes to write `files` small files durably near `folder` [s]."""
+    while not folder.is_dir():
+        folder = folder.parent
+    with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as name:
+        times = []
+        for number in range(3):
+            start = time.perf_counter()
+            replace_file(Path(name) / str(number), b"x" * 1000)
+            sync_folder(Path(name))
+            times.append(time.perf_counter() - start)
+    return files * statistics.median(times)
+
+
+def forecast(
+    pipeline: Pipeline,
+    grid: Grid,
+    left: tuple[int, int],
+    timing: Timing | None,
+    commit_seconds: float,
+    workers: int,
+) -> Forecast:
+    """Put together what a sweep will cost; `left` is the blocks and the points not done."""
+    _, together, count = sizes(pipeline)
+    coordinates = len(template(pipeline)) - count
+    return Forecast(
+        points=grid.points,
+        points_left=left[1],
+        blocks=grid.blocks,
+        blocks_left=left[0],
+        block_shape=grid.block_shape,
+        files=grid.blocks * count + 2 * coordinates + count + TABLE_FILES,
+        bytes=grid.points * together,
+        timing=timing,
+        commit_seconds=commit_seconds,
+        workers=workers,
+    )

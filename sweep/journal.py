@@ -1,0 +1,74 @@
+"""One append-only record file per worker: what was done, when, by whom, with which checksums.
+
+Each line is ``crc32 json``, the checksum of the JSON text in eight hexadecimal digits. A
+worker appends only to its own file and never to one that it did not begin, so a line torn by
+a kill is the last of its file and is ignored. A line is written before the block's status, so
+that a committed block always has its record; a record without a status is an attempt.
+"""
+
+import json
+import os
+import secrets
+import socket
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweep.durable import append_to_file
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """The record file of one worker process, begun with its first record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._begin()
+
+    def _begin(self) -> None:
+        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.path = self.folder / f"{self.worker}.jsonl"
+
+    def append(self, record: Record) -> None:
+        """Write one record and sync it.
+
+        After a failure (a full disk) the file may end in half a line; the next record begins
+        another file.
+        """
+        try:
+            append_to_file(self.path, encode_line(record))
+        except OSError:
+            self._begin()
+            raise
+
+
+def encode_line(record: Record) -> bytes:
+    """Return the line that stands for a record."""
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def decode_line(line: bytes) -> Record | None:
+    """Return the record of a line; None if it is torn or damaged."""
+    checksum, space, text = line.rstrip(b"\n").partition(b" ")
+    if not space or checksum != b"%08x" % zlib.crc32(text):
+        return None
+    record: Record = json.loads(text)
+    return record
+
+
+def read_from(path: Path, offset: int) -> tuple[list[Record], int]:
+    """Return the whole records of a file from byte `offset` on, and where they end."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].splitlines(keepends=True)
+    return [record for line in lines if (record := decode_line(line)) is not None], offset + end
+
+
+def journals(folder: Path) -> Iterator[Path]:
+    """Yield the record files of a store, in the order of their names."""
+    yield from sorted(folder.glob("*.jsonl"))

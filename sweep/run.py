@@ -1,0 +1,462 @@
+"""The one place where all meet: study, plan, engine, store, and the record of the run.
+
+Outputs never pass through the driver, and what is true stands on disk: a driver that dies
+costs no more than the blocks in flight.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.dataset import open_dataset
+from sweep.definition import Pipeline
+from sweep.definition.specification import plain
+from sweep.drive import Drive, Stop, Tally
+from sweep.engines import Engine, make_engine
+from sweep.errors import DefinitionError, EngineError, StudyError
+from sweep.forecast import (
+    Forecast,
+    choose_grid,
+    forecast,
+    measure_commit,
+    needs_timing,
+    sizes,
+    time_a_few,
+)
+from sweep.plan import Block, Grid
+from sweep.progress import Progress, Quiet, Reporter
+from sweep.provenance import gather
+from sweep.store import Store, count_failed, exists
+from sweep.store.create import create_store
+from sweep.store.tables import Folder, iso_time
+from sweep.study import Study, load_study, study_of
+from sweep.worker import LOCAL
+
+if TYPE_CHECKING:  # xarray takes half a second to import
+    import xarray
+
+FOLD_SECONDS = 30.0  # between two renewals of the tables
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: which engine, with how many workers."""
+
+    on: str | Executor = "dask"
+    workers: int | None = None
+    tls_dir: Path | None = None
+    dashboard: bool = False
+
+    def engine(self, pipeline: Pipeline) -> Engine:
+        """Return the engine for a pipeline, not yet started."""
+        return make_engine(
+            self.on,
+            workers=self.workers,
+            threads=pipeline.needs.cores,
+            dashboard=self.dashboard,
+            tls_dir=self.tls_dir,
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run."""
+
+    store: Path
+    run: int | None  # None where nothing was left to do
+    tally: Tally
+    seconds: float
+    workers: int
+    interrupted: bool
+    code_changed_since: int | None  # the run that had another code
+
+    @property
+    def efficiency(self) -> float:
+        """The part of the workers' time that was spent in the stages."""
+        return self.tally.compute_seconds / max(self.seconds * self.workers, 1e-9)
+
+
+# --- what a person calls -----------------------------------------------------------------
+
+
+def run(
+    pipeline: Pipeline | str,
+    store: str | Path | None = None,
+    *,
+    on: str | Executor = "dask",
+    workers: int | None = None,
+    tls_dir: str | Path | None = None,
+    dashboard: bool = False,
+    **values: Any,
+) -> "xarray.Dataset":
+    """Compute what is missing of a sweep and return its dataset.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline, or where one is: ``"pipelines/heat_flow.py"``.
+    store
+        Where the dataset is or shall be. None: a temporary one; the dataset returned is in
+        memory then.
+    on
+        The engine: ``"dask"``, ``"processes"``, ``"serial"``, the ``tls://host:port`` of a Dask
+        scheduler, or an executor.
+    workers
+        Worker processes; by default as many as the cores hold.
+    tls_dir
+        Folder with the certificates of a Dask scheduler that runs.
+    dashboard
+        Serve Dask's dashboard on the loopback interface.
+    **values
+        Parameters to set: a list makes an axis, one value a constant.
+
+    Raises
+    ------
+    DefinitionError
+        If a value does not fit.
+    StoreMismatch
+        If the store holds another sweep.
+    WorkerError
+        If a worker cannot import the study or write the store.
+    EngineError
+        If the engine cannot be started, or blocks lost their workers again and again.
+    KeyboardInterrupt
+        If Ctrl-C stopped it; what is done stays done.
+    """
+    study, found = _find(pipeline)
+    options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
+    bound = found.with_values(**values)
+    if store is not None:
+        _check(execute(bound, study, Path(store), options, _reporter()))
+        return open_dataset(store)
+    folder = Path(tempfile.mkdtemp(prefix="sweep-"))
+    try:
+        _check(execute(bound, study, folder / "store.zarr", options, _reporter()))
+        return open_dataset(folder / "store.zarr").load()
+    finally:
+        shutil.rmtree(folder)
+
+
+def plan(
+    pipeline: Pipeline | str,
+    store: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    **values: Any,
+) -> Forecast:
+    """Say what a sweep will cost, from a few timed points; nothing else is run or written.
+
+    Parameters are those of `run`.
+    """
+    study, found = _find(pipeline)
+    return estimate(found.with_values(**values), study, Path(store) if store else None, workers)
+
+
+def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
+    if isinstance(pipeline, Pipeline):
+        return study_of(pipeline), pipeline
+    study = load_study(pipeline)
+    return study, study.pipeline
+
+
+def _reporter() -> Reporter:
+    return Progress() if sys.stderr.isatty() else Quiet()
+
+
+def _check(summary: Summary) -> None:
+    if summary.interrupted:
+        raise KeyboardInterrupt(f"stopped; {summary.store} keeps what is done")
+    if summary.tally.lost_blocks:
+        raise EngineError(lost_text(summary))
+    if summary.tally.failed:
+        warnings.warn(
+            f"{summary.tally.failed} of {summary.tally.points} points failed; the reasons: "
+            f"xarray.open_zarr({str(summary.store)!r}, group='events').error",
+            stacklevel=3,
+        )
+
+
+def lost_text(summary: Summary) -> str:
+    """Say which blocks lost their workers too often."""
+    block, reason = summary.tally.lost_blocks[0]
+    count = len(summary.tally.lost_blocks)
+    return (
+        f"{count} block{'s' * (count > 1)} lost their workers again and again and stay pending, "
+        f"the first at {block.start}: {reason}. If a point needs more memory than there is, "
+        "give fewer --workers; then resume."
+    )
+
+
+# --- the run ------------------------------------------------------------------------------
+
+
+def execute(
+    pipeline: Pipeline, study: Study | None, path: Path, options: Options, reporter: Reporter
+) -> Summary:
+    """Compute what is missing of a sweep in the store at `path`, which is made if need be.
+
+    `study` says where the pipeline lies; None sends it to the workers by value.
+    """
+    pipeline.check_complete()
+    begun = time.monotonic()
+    store = Store(path) if exists(path) else None
+    if store is not None:
+        store.check_same(pipeline)
+        todo = store.plan()
+        if not todo.blocks_left:
+            return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
+    engine = options.engine(pipeline)
+    stop = Stop()
+    with _sent(pipeline, study, engine) as message, stop.on_signals(reporter.say):
+        try:
+            engine.start()
+            store = store or _create(pipeline, study, path, engine, message)
+            running = _Running(store, pipeline, study, engine, message)
+            return running.go(stop, reporter, begun)
+        finally:
+            engine.close()
+
+
+def resume(path: Path, options: Options, reporter: Reporter, study: Study | None) -> Summary:
+    """Compute what is missing in a store; `study` says where its pipeline lies by now."""
+    store = Store(path)
+    found = study or remembered_study(store)
+    return execute(store.bind(found.pipeline), found, store.path, options, reporter)
+
+
+def remembered_study(store: Store) -> Study:
+    """Return the study that a store was made with.
+
+    Raises
+    ------
+    StudyError
+        If it was defined in a notebook or a script, or its file has moved.
+    """
+    reference = store.header.study
+    if reference is None:
+        raise StudyError(
+            f"The pipeline of {store.path} was defined in a notebook or a script. Resume it "
+            "from there: sweep.run(pipeline, store)."
+        )
+    file = (store.path / reference["file"]).resolve()
+    if not file.exists():
+        raise StudyError(
+            f"The pipeline of {store.path} was in {file}, which is gone. Say where it is now: "
+            f"sweep resume {store.path} --pipeline FILE"
+        )
+    return load_study(f"{file}:{reference['name']}")
+
+
+def estimate(
+    pipeline: Pipeline, study: Study | None, path: Path | None, workers: int | None
+) -> Forecast:
+    """Return what is left of a sweep and what it will cost."""
+    pipeline.check_complete()
+    options = Options("processes", workers)
+    count = options.engine(pipeline).capacity
+    commit = _commit_seconds(pipeline, path or Path())
+    store = Store(path) if path and exists(path) else None
+    if store is not None:
+        store.check_same(pipeline)
+        todo = store.plan()
+        if not todo.blocks_left:
+            return forecast(pipeline, store.grid, (0, 0), None, commit, count)
+    engine = Options("processes", 1).engine(pipeline)
+    with _sent(pipeline, study, engine) as message:
+        try:
+            engine.start()
+            timing = time_a_few(engine, message, pipeline)
+        finally:
+            engine.close()
+    if store is not None:
+        left = (todo.blocks_left, todo.points_left)
+        return forecast(pipeline, store.grid, left, timing, commit, count)
+    used = timing if needs_timing(pipeline) else None
+    grid = choose_grid(pipeline, used, count, commit)
+    return forecast(pipeline, grid, (grid.blocks, grid.points), timing, commit, count)
+
+
+class _Running:
+    """One run on one store, from its number to its summary."""
+
+    def __init__(
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        study: Study | None,
+        engine: Engine,
+        message: Mapping[str, str],
+    ) -> None:
+        self.store, self.pipeline, self.study = store, pipeline, study
+        self.engine, self.message = engine, message
+        self.record: dict[str, Any] = {
+            "started": time.time(),
+            "ended": None,
+            "state": "running",
+            "engine": f"{engine.name}, {engine.capacity} workers",
+            "argv": sys.argv,
+            "pid": os.getpid(),
+        }
+        self.folder = Folder(store)
+        self._folded = time.monotonic()
+
+    def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
+        number = self.store.begin_run(self.record)
+        describing = threading.Thread(target=self._describe, args=(number,))
+        todo, tally = self.store.plan(), _tally(self.store)
+        drive = Drive(
+            self.engine,
+            todo,
+            "sweep.worker:run_batch",
+            {
+                "store": str(self.store.path),
+                "study": dict(self.message),
+                "run": number,
+                "threads": self.pipeline.needs.cores,
+            },
+            self._failed_points,
+        )
+        describing.start()
+        try:
+            with reporter.watching(tally):
+                drive.run(tally, stop, lambda now: self._tick(now, reporter))
+        finally:
+            describing.join()
+            self._end(number, tally, stop)
+        return Summary(
+            self.store.path,
+            number,
+            tally,
+            time.monotonic() - begun,
+            self.engine.capacity,
+            interrupted=bool(stop.asked and tally.left),
+            code_changed_since=self._other_code(number),
+        )
+
+    def _describe(self, number: int) -> None:
+        """Take down who and what runs, beside the first points and not before them."""
+        self.record |= gather(self.study.file if self.study else None, sys.argv)
+        self.store.update_run(number, self.record)
+
+    def _tick(self, tally: Tally, reporter: Reporter) -> None:
+        reporter.update(tally)
+        if time.monotonic() - self._folded > FOLD_SECONDS:
+            self.folder.fold()
+            self._folded = time.monotonic()
+
+    def _failed_points(self, block: Block) -> int | None:
+        status = self.store.read_status(block)
+        if status is None or not self.store.is_committed(block):
+            return None
+        return count_failed(status)
+
+    def _end(self, number: int, tally: Tally, stop: Stop) -> None:
+        state = "complete" if not tally.left else "interrupted" if stop.asked else "incomplete"
+        self.record |= {"ended": time.time(), "state": state}
+        self.store.update_run(number, self.record)
+        self.folder.fold()
+
+    def _other_code(self, number: int) -> int | None:
+        """Return the newest run before this one whose code was another; None if there is none."""
+        own = self.record["code_hash"]
+        earlier = [n for n in self.store.run_files() if n < number]
+        others = [n for n in earlier if self.store.read_run(n).get("code_hash", own) != own]
+        return others[-1] if others else None
+
+
+def _tally(store: Store) -> Tally:
+    counts = store.count_points()
+    return Tally(store.grid.points, counts["done"], counts["failed"])
+
+
+def _commit_seconds(pipeline: Pipeline, path: Path) -> float:
+    return measure_commit(path.absolute().parent, sizes(pipeline)[2])
+
+
+def _create(
+    pipeline: Pipeline, study: Study | None, path: Path, engine: Engine, message: Mapping[str, str]
+) -> Store:
+    """Make the store, its blocks sized by a few timed points where that matters."""
+    timing = time_a_few(engine, message, pipeline) if needs_timing(pipeline) else None
+    grid = choose_grid(pipeline, timing, engine.capacity, _commit_seconds(pipeline, path))
+    return create_with(pipeline, study, path, grid)
+
+
+def create_with(pipeline: Pipeline, study: Study | None, path: Path, grid: Grid) -> Store:
+    """Make the store of a pipeline with these blocks."""
+    now = iso_time(time.time())
+    name = f"{study.file.name}:{study.name}" if study else pipeline.stages[-1].name
+    attributes = {
+        "Conventions": "CF-1.11, ACDD-1.3",
+        "title": (study and study.title) or name,
+        "summary": study.summary if study else "",
+        "source": f"sweepzarr {version('sweepzarr')}, {name}",
+        "date_created": now,
+        "date_modified": now,
+    }
+    return create_store(path, pipeline, grid, study=_place_of(study, path), attributes=attributes)
+
+
+def _place_of(study: Study | None, path: Path) -> dict[str, str] | None:
+    if study is None:
+        return None
+    return {
+        "file": os.path.relpath(study.file.resolve(), path.resolve()),
+        "name": study.name,
+        "sha256": hashlib.sha256(study.file.read_bytes()).hexdigest(),
+    }
+
+
+@contextmanager
+def _sent(pipeline: Pipeline, study: Study | None, engine: Engine) -> Iterator[Mapping[str, str]]:
+    """Yield the words that stand for a pipeline in messages to workers.
+
+    A pipeline that no file holds goes by value: as it is to this very process, else through a
+    private file, outside the store and gone at the end.
+    """
+    if study is not None and _is_plain(pipeline):
+        yield study.reference
+    elif engine.name == "serial":
+        key = uuid.uuid4().hex
+        LOCAL[key] = pipeline
+        try:
+            yield {"local": key}
+        finally:
+            del LOCAL[key]
+    else:
+        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+            file = Path(folder) / "pipeline.pickle"
+            raw = _pickled(pipeline)
+            file.write_bytes(raw)
+            yield {"pickle": str(file), "sha256": hashlib.sha256(raw).hexdigest()}
+
+
+def _is_plain(pipeline: Pipeline) -> bool:
+    """Tell whether the constants that a caller set can be told in JSON."""
+    return not any(isinstance(plain(value), dict) for value in pipeline.constants.values())
+
+
+def _pickled(pipeline: Pipeline) -> bytes:
+    import cloudpickle
+
+    try:
+        raw: bytes = cloudpickle.dumps(pipeline)
+    except Exception as error:
+        raise DefinitionError(
+            f"The pipeline cannot be sent to workers: {error}. Put it in a file of its own, or "
+            'run it on="serial".'
+        ) from error
+    return raw

@@ -1,0 +1,286 @@
+"""The store: a Zarr group with outputs, status, timing and provenance, written block by block.
+
+What is true of a block stands in one place only: its chunk of ``status``, written last. NaN,
+or a chunk that exists, means nothing. Beside the dataset lies ``.sweep/``: the specification
+(header.json, axes.npz), a file a run, a journal a worker.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweep.definition import Axis, Pipeline
+from sweep.definition.specification import differences, specification
+from sweep.durable import create_file, replace_file, sync_folder
+from sweep.errors import StoreError, StoreMismatch
+from sweep.plan import Block, Grid, Plan
+from sweep.store.chunks import (
+    DamagedChunkError,
+    checksum_of,
+    chunk_name,
+    decode_chunk,
+    encode_chunk,
+)
+from sweep.template import FAILED, PENDING, STALE, STATUS_MEANINGS, Array, block_arrays, template
+
+FORMAT = 1
+PRIVATE = ".sweep"
+
+Checksums = dict[str, tuple[int, int]]  # array name -> (crc32c, bytes)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a store remembers of its sweep, in ``.sweep/header.json``.
+
+    `study` is where the pipeline lies: its file relative to the store, and its name in it;
+    None for one defined in a notebook or a script.
+    """
+
+    format: int
+    sweep_id: str
+    specification: dict[str, Any]
+    shape: tuple[int, ...]
+    block_shape: tuple[int, ...]
+    study: dict[str, str] | None
+
+    def encode(self) -> bytes:
+        """Return the header as JSON."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+
+
+class Store:
+    """A store that exists.
+
+    Raises
+    ------
+    StoreError
+        If there is none at `path`, or it is of a newer format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.header = _read_header(self.path)
+        self.grid = Grid(self.header.shape, self.header.block_shape)
+
+    @property
+    def private(self) -> Path:
+        """The folder of what is not the dataset."""
+        return self.path / PRIVATE
+
+    @property
+    def journal_folder(self) -> Path:
+        """The folder of the workers' record files."""
+        return self.private / "journal"
+
+    # --- what is done --------------------------------------------------------------------
+
+    def read_status(self, block: Block) -> np.ndarray | None:
+        """Return the status of a block's points, shape ``block.shape``; None if it has none."""
+        path = self.path / "status" / chunk_name(block.index, 0)
+        try:
+            chunk = decode_chunk(path.read_bytes(), self.grid.block_shape, np.dtype("uint8"))
+        except (FileNotFoundError, DamagedChunkError):
+            return None
+        return chunk[tuple(map(slice, block.shape))]
+
+    def is_committed(self, block: Block) -> bool:
+        """Tell whether no point of a block has to be computed."""
+        status = self.read_status(block)
+        return status is not None and not np.isin(status, (PENDING, STALE)).any()
+
+    def plan(self) -> Plan:
+        """Return what is left to do."""
+        done = np.zeros(self.grid.blocks, bool)
+        for block in self._begun():
+            done[block.number] = self.is_committed(block)
+        return Plan(self.grid, done)
+
+    def count_points(self) -> dict[str, int]:
+        """Return how many points are in each state, by the names of the states."""
+        counts = np.zeros(len(STATUS_MEANINGS), np.int64)
+        for block in self._begun():
+            status = self.read_status(block)
+            if status is not None:
+                counts += np.bincount(status.ravel(), minlength=len(counts))
+        counts[PENDING] += self.grid.points - counts.sum()
+        return dict(zip(STATUS_MEANINGS, counts.tolist(), strict=True))
+
+    def _begun(self) -> Iterator[Block]:
+        """Yield the blocks that have a status chunk."""
+        for path in (self.path / "status").glob("c*"):
+            index = tuple(map(int, path.name.split(".")[1:]))
+            if not index and self.header.shape:
+                continue
+            number = int(np.ravel_multi_index(index, self.grid.blocks_shape)) if index else 0
+            yield self.grid.block(number)
+
+    # --- what it remembers ---------------------------------------------------------------
+
+    def bind(self, pipeline: Pipeline) -> Pipeline:
+        """Return `pipeline` with the axes and constants of this store.
+
+        Raises
+        ------
+        StoreMismatch
+            If it is another pipeline than the one that the store was made with.
+        """
+        spec = self.header.specification
+        constants = {
+            name: value
+            for name, value in spec["constants"].items()
+            if name in pipeline.parameters and not isinstance(value, dict)
+        }
+        bound = Pipeline(
+            pipeline.stages,
+            axes=[axis for axis in self._axes() if set(axis.names) <= set(pipeline.parameters)],
+            coords=pipeline.coords,
+            needs=pipeline.needs,
+            units=pipeline.units,
+            entropy=pipeline.entropy,
+            constants={**pipeline.constants, **constants},
+        )
+        self.check_same(bound)
+        return bound
+
+    def check_same(self, pipeline: Pipeline) -> None:
+        """Refuse a pipeline whose specification is not this store's.
+
+        Raises
+        ------
+        StoreMismatch
+            With what differs, in words.
+        """
+        found = differences(self.header.specification, specification(pipeline))
+        if found:
+            raise StoreMismatch(
+                f"{self.path} holds another sweep:\n  "
+                + "\n  ".join(found)
+                + "\nGive a new store for this one, or take the old values."
+            )
+
+    def _axes(self) -> list[Axis]:
+        spec = self.header.specification
+        made = []
+        with np.load(self.private / "axes.npz", allow_pickle=False) as saved:
+            columns = dict(zip(spec["axes"], (saved[name] for name in saved.files), strict=True))
+        for dim in spec["dims"]:
+            names = tuple(name for name, axis in spec["axes"].items() if axis["dim"] == dim)
+            units = tuple(spec["axes"][name]["units"] for name in names)
+            if names == (dim,):
+                made.append(Axis(dim, columns[dim], units))
+            else:
+                rows = list(zip(*(columns[name].tolist() for name in names), strict=True))
+                made.append(Axis(names, rows, units, dim=dim))
+        return made
+
+    # --- runs ----------------------------------------------------------------------------
+
+    def begin_run(self, record: Mapping[str, Any]) -> int:
+        """Take the next run number, whose file then holds `record`, and return it."""
+        number = 1 + max(self.run_files(), default=0)
+        while True:
+            try:
+                create_file(self._run_file(number), _json(record))
+            except FileExistsError:
+                number += 1
+            else:
+                return number
+
+    def update_run(self, number: int, record: Mapping[str, Any]) -> None:
+        """Replace what is known of a run."""
+        path = self._run_file(number)
+        replace_file(path, _json(record))
+        sync_folder(path.parent)
+
+    def read_run(self, number: int) -> dict[str, Any]:
+        """Return what is known of a run."""
+        record: dict[str, Any] = json.loads(self._run_file(number).read_bytes())
+        return record
+
+    def run_files(self) -> dict[int, Path]:
+        """Return the files of the runs by their numbers, in order."""
+        found = {int(path.stem): path for path in (self.private / "runs").glob("*.json")}
+        return dict(sorted(found.items()))
+
+    def _run_file(self, number: int) -> Path:
+        return self.private / "runs" / f"{number:04d}.json"
+
+
+class BlockWriter:
+    """Writes blocks of one pipeline's outputs, and commits them."""
+
+    def __init__(self, store: Store, pipeline: Pipeline) -> None:
+        self.store = store
+        self._arrays = {array.name: array for array in block_arrays(template(pipeline))}
+
+    def write_outputs(self, block: Block, data: Mapping[str, np.ndarray]) -> Checksums:
+        """Write the block's chunk of every array but status, durably.
+
+        `data` has the leading shape ``block.shape``.
+        """
+        checksums = {}
+        for name, array in self._arrays.items():
+            if name != "status":
+                checksums[name] = self._write(array, block, data[name])
+        for name in checksums:
+            sync_folder(self.store.path / name)
+        return checksums
+
+    def commit(self, block: Block, status: np.ndarray) -> None:
+        """Write the block's status, which makes it done: outputs and journal come before."""
+        self._write(self._arrays["status"], block, status)
+        sync_folder(self.store.path / "status")
+
+    def _write(self, array: Array, block: Block, data: np.ndarray) -> tuple[int, int]:
+        inner = array.shape[len(block.shape) :]
+        shape = (*self.store.grid.block_shape, *inner)
+        raw = encode_chunk(data.astype(array.dtype, copy=False), shape, array.fill)
+        replace_file(self.store.path / array.name / chunk_name(block.index, len(inner)), raw)
+        return checksum_of(raw), len(raw)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is a store at `path`."""
+    return (path / PRIVATE / "header.json").exists()
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        found = json.loads((path / PRIVATE / "header.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        what = "is no sweep's store" if path.exists() else "does not exist"
+        raise StoreError(
+            f"{path} {what}. Make one: sweep run PIPELINE {path.name or 'STORE'}"
+        ) from None
+    except ValueError as error:
+        raise StoreError(
+            f"{path / PRIVATE / 'header.json'} is damaged ({error}). The data beside it opens in "
+            "xarray still; to go on, run the sweep into a new store."
+        ) from None
+    if found["format"] > FORMAT:
+        raise StoreError(
+            f"{path} has the format {found['format']}; this version reads up to {FORMAT}. "
+            "Update: pip install -U sweepzarr"
+        )
+    found["shape"], found["block_shape"] = tuple(found["shape"]), tuple(found["block_shape"])
+    return Header(**found)
+
+
+def new_sweep_id() -> str:
+    """Return a random identifier for a sweep."""
+    return secrets.token_hex(16)
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, ensure_ascii=False).encode()
+
+
+def count_failed(status: np.ndarray) -> int:
+    """Return the number of failed points in a status array."""
+    return int(np.count_nonzero(status == FAILED))

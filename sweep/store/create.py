@@ -1,0 +1,167 @@
+"""Creation of a store: the whole empty dataset, built beside its place and renamed into it."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweep.definition import Pipeline
+from sweep.definition.specification import canonical_json, specification, specification_hash
+from sweep.durable import create_file, sync_file, sync_folder
+from sweep.errors import StoreError
+from sweep.plan import Grid
+from sweep.store import FORMAT, PRIVATE, Header, Store, exists, new_sweep_id
+from sweep.store.chunks import LARGEST_CHUNK_BYTES
+from sweep.store.metadata import consolidate
+from sweep.template import Array, template
+
+
+def create_store(
+    path: Path,
+    pipeline: Pipeline,
+    grid: Grid,
+    *,
+    study: Mapping[str, str] | None,
+    attributes: Mapping[str, Any],
+) -> Store:
+    """Make the store of a pipeline: all arrays, coordinates and attributes, nothing computed.
+
+    Parameters
+    ----------
+    path
+        Where it is to be; nothing may be there but, at most, an empty folder.
+    grid
+        The blocks; its shape is that of the pipeline's dims.
+    study
+        Where the pipeline lies, relative to the store (see `Header`).
+    attributes
+        Root attributes beside those that the specification gives.
+
+    Raises
+    ------
+    StoreError
+        If something is there that is no store of this sweep, or it cannot be written.
+    StoreMismatch
+        If another driver has just made a store of another sweep there.
+    """
+    arrays = template(pipeline)
+    _check_sizes(arrays, grid)
+    path = path.absolute()
+    building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.creating")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building.mkdir()
+        _build(building, pipeline, grid, arrays, study, attributes)
+        building.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if not exists(path):
+            raise StoreError(_refusal(path, error)) from None
+        Store(path).check_same(pipeline)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return Store(path)
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if path.exists():
+        return f"{path} exists and is no sweep's store. Move it away or give another name."
+    return f"{path} cannot be made: {error.strerror}. Give a STORE where you may write."
+
+
+def _check_sizes(arrays: tuple[Array, ...], grid: Grid) -> None:
+    for array in arrays:
+        if array.role == "output":
+            inner = array.shape[len(grid.shape) :]
+            size = int(np.prod([*grid.block_shape, *inner], dtype=object)) * array.dtype.itemsize
+            if size > LARGEST_CHUNK_BYTES:
+                raise StoreError(
+                    f"Output '{array.name}' takes {size / 1e9:.1f} GB a point; the most that one "
+                    f"chunk holds is {LARGEST_CHUNK_BYTES / 1e9:.0f} GB. Keep less of it, or "
+                    "store it as float32."
+                )
+
+
+def _build(
+    building: Path,
+    pipeline: Pipeline,
+    grid: Grid,
+    arrays: tuple[Array, ...],
+    study: Mapping[str, str] | None,
+    attributes: Mapping[str, Any],
+) -> None:
+    spec = specification(pipeline)
+    header = Header(
+        FORMAT, new_sweep_id(), spec, grid.shape, grid.block_shape, dict(study) if study else None
+    )
+    _write_private(building / PRIVATE, header, pipeline)
+    _write_arrays(building, arrays, grid)
+    listed = [a.name for a in arrays if a.role == "coordinate" and a.dims != (a.name,)]
+    consolidate(
+        building,
+        {
+            **attributes,
+            "coordinates": " ".join(listed),
+            "seed_entropy": str(pipeline.entropy),
+            "seed_rule": "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of "
+            "the 128-bit blake2b of the canonical JSON of [stage, parameters])",
+            "sweep_format": str(FORMAT),
+            "sweep_id": header.sweep_id,
+            "sweep_spec": canonical_json(spec),
+            "sweep_spec_hash": specification_hash(spec),
+        },
+    )
+    _sync_tree(building)
+
+
+def _write_private(folder: Path, header: Header, pipeline: Pipeline) -> None:
+    for name in ("runs", "journal"):
+        (folder / name).mkdir(parents=True)
+    create_file(folder / "header.json", header.encode())
+    buffer = BytesIO()
+    np.savez(buffer, *(column for axis in pipeline.axes for column in axis.columns))
+    create_file(folder / "axes.npz", buffer.getvalue())
+
+
+def _write_arrays(folder: Path, arrays: tuple[Array, ...], grid: Grid) -> None:
+    import zarr
+
+    group = zarr.create_group(folder, zarr_format=3)
+    for array in arrays:
+        lead = grid.block_shape if array.role != "coordinate" else ()
+        made = new_array(group, array, (*lead, *array.shape[len(lead) :]))
+        if array.data is not None:
+            made[...] = array.data.astype(object) if array.dtype.kind == "U" else array.data
+
+
+def new_array(group: Any, array: Array, chunks: tuple[int, ...]) -> Any:
+    """Create one array in a zarr group, in the encoding of ``chunks.py``, and return it."""
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    return group.create_array(
+        array.name,
+        shape=array.shape,
+        chunks=chunks,
+        dtype="string" if array.dtype.kind == "U" else array.dtype,
+        fill_value=array.fill,
+        dimension_names=array.dims,
+        attributes=array.attrs,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        compressors=(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, folders, files in os.walk(folder):
+        for name in files:
+            sync_file(Path(root) / name)
+        for name in folders:
+            sync_folder(Path(root) / name)

@@ -1,0 +1,264 @@
+"""The tables beside the dataset: /tasks, /events and /runs, folded from what is on record.
+
+Rows are only ever appended, in the order in which a fold finds them, and readers see them
+when the root's metadata is replaced, so an older handle stays right. How far each journal is
+folded stands in ``.sweep/folds/N.json``, and N in the attributes of /tasks: the same rename
+shows the rows and remembers them.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sweep.durable import replace_file, sync_file, sync_folder
+from sweep.journal import Record, journals, read_from
+from sweep.store import Store
+from sweep.store.create import new_array
+from sweep.store.metadata import consolidate, read_attributes, read_consolidated
+from sweep.template import Array
+
+GROUPS = ("tasks", "events", "runs")
+MOST_EVENTS = 10_000
+CHUNK_ROWS = 16_384
+NOT_A_TIME = -(2**63)
+TIME_UNITS = "microseconds since 1970-01-01"
+
+
+class Column(NamedTuple):
+    """A column of a table: its type, fill value, units ("" for texts) and meaning."""
+
+    dtype: str
+    fill: Any
+    units: str
+    long_name: str
+
+
+def _text(long_name: str) -> Column:
+    return Column("U1", "", "", long_name)
+
+
+def _count(long_name: str) -> Column:
+    return Column("int64", 0, "1", long_name)
+
+
+def _seconds(long_name: str) -> Column:
+    return Column("float64", np.nan, "s", long_name)
+
+
+def _time(long_name: str) -> Column:
+    return Column("int64", NOT_A_TIME, TIME_UNITS, long_name)
+
+
+TASKS = {
+    "run": _count("number of the run"),
+    "block": _count("number of the block, in C order"),
+    "attempt": _count("how often the block was tried before, plus one"),
+    "status": _text("done, or failed if a point of it failed"),
+    "points": _count("points of the block"),
+    "failed": _count("points of it that failed"),
+    "started": _time("when the task began"),
+    "ended": _time("when it was committed"),
+    "queue_seconds": _seconds("from submission to the start"),
+    "compile_seconds": _seconds("in numba's compiler"),
+    "compute_seconds": _seconds("in the stages, without compiling"),
+    "write_seconds": _seconds("writing the outputs"),
+    "host": _text("host name"),
+    "worker": _text("name of the worker's journal"),
+    "pid": _count("process number"),
+    "threads": _count("kernel threads"),
+    "peak_rss_mb": Column("float64", np.nan, "MB", "largest resident memory of the worker"),
+    "slurm_job_id": _text("SLURM job, if any"),
+    "gpu": _text("CUDA_VISIBLE_DEVICES, if set"),
+}
+
+EVENTS = {
+    "run": _count("number of the run"),
+    "block": _count("number of the block, in C order"),
+    "kind": _text("failed"),
+    "error_type": _text("class of the exception"),
+    "error": _text("its text"),
+}
+
+RUNS = {
+    "run": _count("number of the run"),
+    "started": _time("when it began"),
+    "ended": _time("when it ended"),
+    "state": _text("running, complete, incomplete or interrupted"),
+    "engine": _text("engine and number of workers"),
+    "argv": _text("command line"),
+    "user": _text("who started it"),
+    "hostname": _text("on which machine"),
+    "cpu_model": _text("processor of that machine"),
+    "gpu": _text("GPUs of that machine"),
+    "python": _text("version of Python"),
+    "platform": _text("operating system"),
+    "packages": _text("versions of all packages, JSON"),
+    "environment": _text("environment variables that can change a result, JSON"),
+    "git_commit": _text("commit of the study's repository"),
+    "git_branch": _text("its branch"),
+    "git_dirty": Column("bool", False, "", "whether the work tree differed from the commit"),
+    "git_diff": _text("that difference"),
+    "code_hash": _text("SHA-256 of the syntax trees of the study and its modules"),
+    "source": _text("the text of these files, JSON"),
+}
+
+
+class Folder:
+    """Folds the journals and the runs of one store into its tables; one at a time may do so."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._event_columns = _event_columns(store.header.specification["dims"])
+
+    def fold(self) -> None:
+        """Add what has come since the last fold, and renew /runs."""
+        path, number = self.store.path, self._last_fold()
+        state = self._read_state(number)
+        records, offsets = self._new_records(state["offsets"])
+        events = [event for record in records for event in _events_of(record)]
+        room = max(0, MOST_EVENTS - state["events"])
+        if number == 0:
+            self._create_tables()
+        _append(path / "tasks", TASKS, state["tasks"], list(map(_task_row, records)))
+        _append(path / "events", self._event_columns, state["events"], events[:room])
+        self._renew_runs()
+        state = {
+            "tasks": state["tasks"] + len(records),
+            "events": state["events"] + len(events[:room]),
+            "events_found": state["events_found"] + len(events),
+            "offsets": offsets,
+        }
+        self._publish(number + 1, state)
+
+    def _publish(self, number: int, state: dict[str, Any]) -> None:
+        path = self.store.path
+        new = self._state_file(number)
+        new.parent.mkdir(exist_ok=True)
+        replace_file(new, json.dumps(state).encode())
+        sync_folder(new.parent)
+        _set_attributes(path / "tasks", {"fold": number})
+        _set_attributes(path / "events", {"events_found": state["events_found"]})
+        consolidate(path, self._attributes(), GROUPS)
+        self._state_file(number - 1).unlink(missing_ok=True)
+
+    def _last_fold(self) -> int:
+        tasks = read_consolidated(self.store.path, "tasks")
+        return int(tasks["attributes"]["fold"]) if tasks else 0
+
+    def _state_file(self, number: int) -> Path:
+        return self.store.private / "folds" / f"{number}.json"
+
+    def _read_state(self, number: int) -> dict[str, Any]:
+        if number == 0:
+            return {"tasks": 0, "events": 0, "events_found": 0, "offsets": {}}
+        state: dict[str, Any] = json.loads(self._state_file(number).read_bytes())
+        return state
+
+    def _new_records(self, offsets: Mapping[str, int]) -> tuple[list[Record], dict[str, int]]:
+        records, ends = [], dict(offsets)
+        for path in journals(self.store.journal_folder):
+            found, ends[path.stem] = read_from(path, ends.get(path.stem, 0))
+            records += [{**record, "worker": path.stem} for record in found]
+        return sorted(records, key=lambda record: float(record["ended"])), ends
+
+    def _create_tables(self) -> None:
+        _create_table(self.store.path / "tasks", TASKS, "task")
+        _create_table(self.store.path / "events", self._event_columns, "event")
+        _create_table(self.store.path / "runs", RUNS, "run")
+
+    def _renew_runs(self) -> None:
+        rows = []
+        for number, path in self.store.run_files().items():
+            rows.append(_run_row(number, json.loads(path.read_bytes())))
+        _append(self.store.path / "runs", RUNS, 0, rows)
+
+    def _attributes(self) -> dict[str, Any]:
+        """Return the root's attributes with the history of the runs."""
+        runs = [json.loads(path.read_bytes()) for path in self.store.run_files().values()]
+        lines = [f"{iso_time(run['started'])}: {shlex.join(run['argv'])}" for run in runs]
+        return {**read_attributes(self.store.path), "history": "\n".join(lines)}
+
+
+def _event_columns(dims: Mapping[str, int]) -> dict[str, Column]:
+    places = {f"index_{dim}": _count(f"place of the point along '{dim}'") for dim in dims}
+    return {**EVENTS, **places}
+
+
+def _events_of(record: Record) -> list[dict[str, Any]]:
+    common = {"run": record["run"], "block": record["block"]}
+    return [
+        {
+            **common,
+            **{key: event[key] for key in ("kind", "error_type", "error")},
+            **{f"index_{dim}": i for dim, i in event["place"].items()},
+        }
+        for event in record["events"]
+    ]
+
+
+def _task_row(record: Record) -> dict[str, Any]:
+    return {
+        **record,
+        "started": _microseconds(record["started"]),
+        "ended": _microseconds(record["ended"]),
+    }
+
+
+def _run_row(number: int, record: Record) -> dict[str, Any]:
+    row = {name: record.get(name, column.fill) for name, column in RUNS.items()}
+    for name in ("packages", "environment", "source"):
+        row[name] = json.dumps(record.get(name, {}), ensure_ascii=False)
+    for name in ("started", "ended"):
+        row[name] = _microseconds(record[name]) if record.get(name) else NOT_A_TIME
+    return {**row, "run": number, "argv": shlex.join(record["argv"])}
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def iso_time(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 text in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _create_table(folder: Path, columns: Mapping[str, Column], dim: str) -> None:
+    import zarr
+
+    group = zarr.create_group(folder, zarr_format=3, overwrite=True)
+    for name, column in columns.items():
+        attrs = {"long_name": column.long_name} | ({"units": column.units} if column.units else {})
+        dtype = np.dtype(column.dtype)
+        new_array(
+            group, Array(name, "point", (dim,), (0,), dtype, column.fill, attrs), (CHUNK_ROWS,)
+        )
+
+
+def _append(
+    folder: Path, columns: Mapping[str, Column], old: int, rows: list[dict[str, Any]]
+) -> None:
+    """Write rows from place `old` on, and sync them; what readers see does not change yet."""
+    import zarr
+
+    group: Any = zarr.open_group(folder, mode="r+", use_consolidated=False)
+    for name, column in columns.items():
+        array = group[name]
+        array.resize((old + len(rows),))
+        if rows:
+            values = [row.get(name, column.fill) for row in rows]
+            kind = object if column.dtype == "U1" else column.dtype
+            array[old:] = np.array(values, dtype=kind)
+        for number in range(old // CHUNK_ROWS, -(-(old + len(rows)) // CHUNK_ROWS)):
+            sync_file(folder / name / f"c.{number}")
+        sync_folder(folder / name)
+
+
+def _set_attributes(folder: Path, attributes: dict[str, Any]) -> None:
+    import zarr
+
+    zarr.open_group(folder, mode="r+", use_consolidated=False).attrs.update(attributes)

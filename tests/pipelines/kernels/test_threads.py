@@ -1,0 +1,52 @@
+"""Run as a script with NUMBA_NUM_THREADS set, this prints one line of digests per thread count."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numba
+import numpy as np
+
+from pipelines.kernels import gravity, heat
+
+
+def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():
+    # A process of its own, because numba allows no more threads than it was started with.
+    environment = os.environ | {
+        "NUMBA_NUM_THREADS": "5",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+    finished = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
+    )
+
+    single, *threaded = finished.stdout.splitlines()
+    assert threaded == [single] * 5
+
+
+def digests(advance_heat, accelerations, potentials, advance_bodies):
+    rng = np.random.default_rng(5)
+    plate, position, velocity = rng.random((37, 41)), rng.random((53, 3)), rng.random((53, 3))
+    mass, acceleration, potential = rng.random(53), np.empty((53, 3)), np.empty(53)
+    advance_heat(plate, 0.23, 11)
+    accelerations(position, mass, 0.01, 1.1, acceleration)
+    potentials(position, mass, 0.01, 1.1, potential)
+    advance_bodies(position, velocity, mass, 0.01, 1.1, 0.01, 7)
+    results = (plate, acceleration, potential, position, velocity)
+    return [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
+
+
+if __name__ == "__main__":
+    print(digests(heat.advance, gravity.accelerations, gravity.potentials, gravity.advance))
+    for threads in range(1, 6):
+        numba.set_num_threads(threads)
+        print(
+            digests(
+                heat.advance_parallel,
+                gravity.accelerations_parallel,
+                gravity.potentials_parallel,
+                gravity.advance_parallel,
+            )
+        )
