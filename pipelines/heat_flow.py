@@ -1,8 +1,9 @@
 """How soon the middle of an ice-cold metal plate is at room temperature, once one edge is heated.
 
 A square plate starts at 0 degC and stands in melting ice on three sides; its top edge is held at
-`t_top`. The centre tends to t_top / 4, so below 80 degC it never gets to 20 degC at all, and just
-above it is slow. With `ds` the dataset of the sweep, the answer for each metal and top edge is
+`t_top`. The centre tends to about t_top / 4, so below some 80 degC it never gets to 20 degC at
+all, and just above it is slow. With `ds` the dataset of the sweep, the answer for each metal and
+top edge is
 
     ds.time.where(ds.centre_temperature >= 20).min("frame")
 

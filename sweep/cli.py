@@ -148,7 +148,7 @@ def plan(pipeline: str, store_and_values: tuple[str, ...], workers: int | None) 
             "a point": f"{least}{clock_text(timed.mean)} on average, {clock_text(timed.slowest)} "
             f"at most ({len(timed.seconds)} timed)",
             "core time": f"{least}{clock_text(found.core_seconds)}",
-            "time": f"{least}{clock_text(found.seconds)} on {found.workers} workers",
+            "time": f"{least}{clock_text(found.seconds)} with {found.workers} at once",
         }
     _print_rows(rows)
     return ALL_DONE
@@ -244,11 +244,10 @@ def _finish(summary: Summary) -> int:
         click.echo("Nothing was left to do.")
     else:
         click.echo(
-            f"{clock_text(summary.seconds)} on {summary.workers} workers, "
-            f"{clock_text(tally.compute_seconds)} of them in kernels "
-            f"(efficiency {summary.efficiency:.0%}), "
+            f"{clock_text(summary.seconds)} wall time; the workers ({summary.workers}) spent "
+            f"{clock_text(tally.compute_seconds)} in kernels, "
             f"{clock_text(tally.compile_seconds)} compiling, "
-            f"{clock_text(tally.write_seconds)} writing."
+            f"{clock_text(tally.write_seconds)} writing: efficiency {summary.efficiency:.0%}."
         )
     if summary.code_changed_since is not None:
         click.echo(
@@ -276,8 +275,8 @@ def _relative(path: Path) -> str:
 
 def _print_failures(found: Status, most: int = 5) -> None:
     for failure in found.failures[:most]:
-        place = ", ".join(f"{dim}[{i}]" for dim, i in failure.place.items()) or "the point"
-        click.echo(f"failed: {place}: {failure.error_type}: {failure.error}")
+        values = ", ".join(f"{name}={value!r}" for name, value in failure.values.items())
+        click.echo(f"failed: {values or 'the point'}: {failure.error_type}: {failure.error}")
     if len(found.failures) > most:
         click.echo(
             f"and {len(found.failures) - most} more: "

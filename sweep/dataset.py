@@ -32,9 +32,12 @@ def open_dataset(store: str | Path, *, mask: bool = False) -> "xarray.Dataset":
     path = Path(store)
     if not exists(path):
         raise StoreError(f"{path} is no sweep's store. Make one: sweep run PIPELINE {path}")
-    dataset = xarray.open_zarr(path, chunks=None)
+    dataset: xarray.Dataset = xarray.open_zarr(path, chunks=None)
     if not mask:
         return dataset
     about = {"status", "point_seconds", "run"}
     done = dataset.status == DONE
-    return dataset.assign({n: v.where(done) for n, v in dataset.items() if n not in about})
+    masked: xarray.Dataset = dataset.assign(
+        {n: v.where(done) for n, v in dataset.items() if n not in about}
+    )
+    return masked

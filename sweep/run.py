@@ -9,12 +9,11 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,7 +35,7 @@ from sweep.forecast import (
     sizes,
     time_a_few,
 )
-from sweep.plan import Block, Grid
+from sweep.plan import Block, Grid, Plan
 from sweep.progress import Progress, Quiet, Reporter
 from sweep.provenance import gather
 from sweep.store import Store, count_failed, exists
@@ -306,7 +305,7 @@ class _Running:
             "started": time.time(),
             "ended": None,
             "state": "running",
-            "engine": f"{engine.name}, {engine.capacity} workers",
+            "engine": f"{engine.name}, workers: {engine.capacity}",
             "argv": sys.argv,
             "pid": os.getpid(),
         }
@@ -315,8 +314,8 @@ class _Running:
 
     def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
         number = self.store.begin_run(self.record)
-        describing = threading.Thread(target=self._describe, args=(number,))
         todo, tally = self.store.plan(), _tally(self.store)
+        reporter.say(self._opening(todo))
         drive = Drive(
             self.engine,
             todo,
@@ -329,13 +328,14 @@ class _Running:
             },
             self._failed_points,
         )
-        describing.start()
-        try:
-            with reporter.watching(tally):
-                drive.run(tally, stop, lambda now: self._tick(now, reporter))
-        finally:
-            describing.join()
-            self._end(number, tally, stop)
+        with ThreadPoolExecutor(1) as beside:
+            described = beside.submit(self._describe, number)
+            try:
+                with reporter.watching(tally):
+                    drive.run(tally, stop, lambda now: self._tick(now, reporter))
+            finally:
+                described.result()
+                self._end(number, tally, stop)
         return Summary(
             self.store.path,
             number,
@@ -344,6 +344,16 @@ class _Running:
             self.engine.capacity,
             interrupted=bool(stop.asked and tally.left),
             code_changed_since=self._other_code(number),
+        )
+
+    def _opening(self, todo: Plan) -> str:
+        axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
+        workers = f"{self.engine.capacity} {self.engine.name} worker" + "s" * (
+            self.engine.capacity > 1
+        )
+        return (
+            f"{self.store.path}: {todo.points_left} of {todo.grid.points} points to do"
+            f"{axes and f' ({axes})'}, {todo.blocks_left} blocks, on {workers}"
         )
 
     def _describe(self, number: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweep.definition import Axis
 from sweep.journal import Record, journals, read_from
 from sweep.store import Store
 
@@ -13,9 +14,10 @@ RECENT_SECONDS = 60.0  # the rate is that of the last minute
 
 @dataclass(frozen=True)
 class Failure:
-    """A point that failed: its parameters' places, and why."""
+    """A point that failed: its place on the swept dims, its parameters there, and why."""
 
     place: dict[str, int]
+    values: dict[str, Any]
     error_type: str
     error: str
 
@@ -68,20 +70,22 @@ def status(store: str | Path) -> Status:
         blocks=found.grid.blocks,
         blocks_left=found.plan().blocks_left,
         runs={number: found.read_run(number) for number in found.run_files()},
-        failures=tuple(_failures(records)),
+        failures=tuple(_failures(records, found.axes())),
         compute_seconds=sum(float(record["compute_seconds"]) for record in records),
         rate=_rate(records, last),
         last_commit=last,
     )
 
 
-def _failures(records: list[Record]) -> list[Failure]:
-    newest: dict[tuple[Any, ...], Failure] = {}
+def _failures(records: list[Record], axes: list[Axis]) -> list[Failure]:
+    newest: dict[tuple[int, ...], Failure] = {}
     for record in sorted(records, key=lambda record: float(record["ended"])):
         for event in record["events"]:
-            failure = Failure(event["place"], event["error_type"], event["error"])
-            newest[tuple(event["place"].values())] = failure
-    return list(newest.values())
+            place = event["place"]
+            values = {name: v for axis in axes for name, v in axis.at(place[axis.dim]).items()}
+            failure = Failure(place, values, event["error_type"], event["error"])
+            newest[tuple(place.values())] = failure
+    return [newest[place] for place in sorted(newest)]
 
 
 def _rate(records: list[Record], last: float | None) -> float:

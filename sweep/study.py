@@ -90,11 +90,11 @@ def _places_of(pipeline: Pipeline) -> Iterator[tuple[ModuleType, str]]:
     after the script that uses it.
     """
     own = {stage.function.__module__ for stage in pipeline.stages}
-    modules = sorted(reversed(sys.modules.items()), key=lambda item: item[0] not in own)
-    for module_name, module in modules:
+    modules = sorted(reversed(list(sys.modules.items())), key=lambda item: item[0] not in own)
+    for _, module in modules:
         for name, value in list(getattr(module, "__dict__", {}).items()):
             found = type(value) is Pipeline and _same_but_for_values(value, pipeline)
-            if found and module_name != "__main__":
+            if found and module is not sys.modules["__main__"]:
                 yield module, name
 
 
@@ -199,10 +199,11 @@ def load_module(file: Path) -> ModuleType:
 
 def module_at(file: Path) -> ModuleType | None:
     """Return the module that was imported from `file`; None if it was not."""
-    for name, module in list(sys.modules.items()):
+    for module in list(sys.modules.values()):
         # Comparing the last part first leaves few files to look up on the disk.
         there = getattr(module, "__file__", None) or ""
-        if name != "__main__" and there.endswith(file.name) and _file_of(module) == file:
+        is_script = module is sys.modules["__main__"]
+        if there.endswith(file.name) and not is_script and _file_of(module) == file:
             return module
     return None
 

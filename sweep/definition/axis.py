@@ -109,6 +109,11 @@ class Axis:
             _column(list(column), name) for name, column in zip(names, columns, strict=True)
         )
 
+    def at(self, place: int) -> dict[str, Any]:
+        """Return the parameters' values at a place along the axis, as plain numbers."""
+        columns = zip(self.names, self.columns, strict=True)
+        return {name: column[place].item() for name, column in columns}
+
     def __len__(self) -> int:
         return len(self.columns[0])
 

@@ -165,12 +165,11 @@ class Pipeline:
 
     def values_at(self, place: Mapping[str, int]) -> Values:
         """Return the swept parameters' values at a place on the swept dims, as plain numbers."""
-        return {
-            name: column[place[axis.dim]].item()
-            for axis in self.axes
-            if axis.dim in place
-            for name, column in zip(axis.names, axis.columns, strict=True)
-        }
+        values: Values = {}
+        for axis in self.axes:
+            if axis.dim in place:
+                values |= axis.at(place[axis.dim])
+        return values
 
     # --- changing what is varied ---------------------------------------------------------
 
@@ -292,7 +291,7 @@ class Pipeline:
         for name, column in zip(axis.names, axis.columns, strict=True):
             parameter = self._parameter(name, "Axis ")
             columns.append([parameter.convert(value) for value in column.tolist()])
-        units = tuple(self.units.get(name, "") for name in axis.names)
+        units = tuple(self.parameters[name].units for name in axis.names)
         if axis.names == (axis.dim,):
             return Axis(axis.names[0], columns[0], units)
         return Axis(axis.names, list(zip(*columns, strict=True)), units, dim=axis.dim)

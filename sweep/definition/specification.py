@@ -18,10 +18,7 @@ def specification(pipeline: Pipeline) -> Specification:
     """Return what makes two sweeps the same, JSON-able; values of axes as their SHA-256."""
     pipeline.check_complete()
     return {
-        "stages": {
-            stage.name: {"vectorized": stage.vectorized, "parameters": list(stage.parameters)}
-            for stage in pipeline.stages
-        },
+        "stages": stages_of(pipeline),
         "dims": list(pipeline.dims),  # a list keeps its order in canonical JSON
         "axes": {
             name: {
@@ -50,6 +47,14 @@ def specification(pipeline: Pipeline) -> Specification:
     }
 
 
+def stages_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the part of a specification that tells the stages."""
+    return {
+        stage.name: {"vectorized": stage.vectorized, "parameters": sorted(stage.parameters)}
+        for stage in pipeline.stages
+    }
+
+
 def canonical_json(value: Any) -> str:
     """Return `value` as the one JSON text that stands for it: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -72,15 +77,21 @@ def differences(old: Specification, new: Specification) -> list[str]:
         ("coords", "coordinate"),
         ("outputs", "output"),
     ):
-        before, after = old[kind], new[kind]
-        found += [f"{word} '{name}' is gone" for name in before if name not in after]
-        found += [f"{word} '{name}' is new" for name in after if name not in before]
-        for name in before:
-            if name in after and before[name] != after[name]:
-                found.append(_changed(f"{word} '{name}'", before[name], after[name]))
+        found += differences_of(word, old[kind], new[kind])
     if old["entropy"] != new["entropy"]:
         found.append(f"entropy was {old['entropy']}, now {new['entropy']}")
     return found
+
+
+def differences_of(word: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return in words what differs between two tables of named things, each a `word`."""
+    found = [f"{word} '{name}' is gone" for name in before if name not in after]
+    found += [f"{word} '{name}' is new" for name in after if name not in before]
+    return found + [
+        _changed(f"{word} '{name}'", before[name], after[name])
+        for name in before
+        if name in after and before[name] != after[name]
+    ]
 
 
 def _changed(what: str, before: Any, after: Any) -> str:
@@ -116,7 +127,7 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiubU":
         return {"array": list(value.shape), "values": _digest(value)}
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and math.isnan(value):  # unequal to itself
         return {"repr": repr(value)}
     if isinstance(value, (str, int, float, bool, NoneType)):
         return value

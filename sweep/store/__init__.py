@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Axis, Pipeline
-from sweep.definition.specification import differences, specification
+from sweep.definition.specification import (
+    differences,
+    differences_of,
+    specification,
+    stages_of,
+)
 from sweep.durable import create_file, replace_file, sync_folder
 from sweep.errors import StoreError, StoreMismatch
 from sweep.plan import Block, Grid, Plan
@@ -131,14 +136,13 @@ class Store:
             If it is another pipeline than the one that the store was made with.
         """
         spec = self.header.specification
+        self._refuse(differences_of("stage", spec["stages"], stages_of(pipeline)))
         constants = {
-            name: value
-            for name, value in spec["constants"].items()
-            if name in pipeline.parameters and not isinstance(value, dict)
+            name: value for name, value in spec["constants"].items() if not isinstance(value, dict)
         }
         bound = Pipeline(
             pipeline.stages,
-            axes=[axis for axis in self._axes() if set(axis.names) <= set(pipeline.parameters)],
+            axes=self.axes(),
             coords=pipeline.coords,
             needs=pipeline.needs,
             units=pipeline.units,
@@ -156,7 +160,9 @@ class Store:
         StoreMismatch
             With what differs, in words.
         """
-        found = differences(self.header.specification, specification(pipeline))
+        self._refuse(differences(self.header.specification, specification(pipeline)))
+
+    def _refuse(self, found: list[str]) -> None:
         if found:
             raise StoreMismatch(
                 f"{self.path} holds another sweep:\n  "
@@ -164,7 +170,8 @@ class Store:
                 + "\nGive a new store for this one, or take the old values."
             )
 
-    def _axes(self) -> list[Axis]:
+    def axes(self) -> list[Axis]:
+        """Return the axes of the sweep."""
         spec = self.header.specification
         made = []
         with np.load(self.private / "axes.npz", allow_pickle=False) as saved:

@@ -12,12 +12,12 @@ import numpy as np
 
 from sweep.definition import Pipeline
 from sweep.definition.specification import canonical_json, specification, specification_hash
-from sweep.durable import create_file, sync_file, sync_folder
+from sweep.durable import create_file, replace_file, sync_folder
 from sweep.errors import StoreError
 from sweep.plan import Grid
 from sweep.store import FORMAT, PRIVATE, Header, Store, exists, new_sweep_id
-from sweep.store.chunks import LARGEST_CHUNK_BYTES
-from sweep.store.metadata import consolidate
+from sweep.store.chunks import LARGEST_CHUNK_BYTES, chunk_name, encode_chunk
+from sweep.store.metadata import consolidate, write_array_metadata
 from sweep.template import Array, template
 
 
@@ -131,37 +131,15 @@ def _write_private(folder: Path, header: Header, pipeline: Pipeline) -> None:
 
 
 def _write_arrays(folder: Path, arrays: tuple[Array, ...], grid: Grid) -> None:
-    import zarr
-
-    group = zarr.create_group(folder, zarr_format=3)
     for array in arrays:
         lead = grid.block_shape if array.role != "coordinate" else ()
-        made = new_array(group, array, (*lead, *array.shape[len(lead) :]))
+        write_array_metadata(folder / array.name, array, (*lead, *array.shape[len(lead) :]))
         if array.data is not None:
-            made[...] = array.data.astype(object) if array.dtype.kind == "U" else array.data
-
-
-def new_array(group: Any, array: Array, chunks: tuple[int, ...]) -> Any:
-    """Create one array in a zarr group, in the encoding of ``chunks.py``, and return it."""
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    return group.create_array(
-        array.name,
-        shape=array.shape,
-        chunks=chunks,
-        dtype="string" if array.dtype.kind == "U" else array.dtype,
-        fill_value=array.fill,
-        dimension_names=array.dims,
-        attributes=array.attrs,
-        chunk_key_encoding={"name": "default", "separator": "."},
-        compressors=(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()),
-        config={"write_empty_chunks": True},
-    )
+            raw = encode_chunk(array.data, array.shape, array.fill)
+            replace_file(folder / array.name / chunk_name((), len(array.shape)), raw)
 
 
 def _sync_tree(folder: Path) -> None:
-    for root, folders, files in os.walk(folder):
-        for name in files:
-            sync_file(Path(root) / name)
-        for name in folders:
-            sync_folder(Path(root) / name)
+    """Sync the names of all that was made; the files are synced already."""
+    for root, _, _ in os.walk(folder):
+        sync_folder(Path(root))

@@ -1,16 +1,63 @@
-"""The root's zarr.json: attributes and the consolidated metadata of all below, in one file.
+"""The zarr.json files, as the Zarr v3 specification lays them down.
 
-Replacing it is the one switch that shows readers anything new: until then they see the old
-shapes. Readers get everything from it in one read.
+The root's holds the consolidated metadata of all below. Replacing it is the one switch that
+shows readers anything new: until then they see the old shapes.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sweep.durable import replace_file, sync_folder
+from sweep.template import Array
 
 Attributes = dict[str, Any]
+
+
+def array_metadata(array: Array, chunks: tuple[int, ...]) -> dict[str, Any]:
+    """Return the metadata of an array in chunks of this shape, in our one encoding."""
+    is_text = array.dtype.kind == "U"
+    size = 1 if is_text else array.dtype.itemsize
+    little = {"configuration": {"endian": "little"}} if size > 1 else {}
+    blosc = {
+        "typesize": size,
+        "cname": "lz4",
+        "clevel": 5,
+        "shuffle": "shuffle",
+        "blocksize": 0,
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(array.shape),
+        "data_type": "string" if is_text else array.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": _fill(array),
+        "codecs": [
+            {"name": "vlen-utf8", "configuration": {}} if is_text else {"name": "bytes", **little},
+            {"name": "blosc", "configuration": blosc},
+            {"name": "crc32c"},
+        ],
+        "attributes": array.attrs,
+        "dimension_names": list(array.dims),
+        "storage_transformers": [],
+    }
+
+
+def _fill(array: Array) -> Any:
+    if array.dtype.kind == "f":
+        return "NaN" if np.isnan(array.fill) else float(array.fill)
+    return array.fill
+
+
+def write_array_metadata(folder: Path, array: Array, chunks: tuple[int, ...]) -> None:
+    """Write an array's metadata into its folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder, array_metadata(array, chunks))
 
 
 def read_attributes(store: Path) -> Attributes:
@@ -26,17 +73,19 @@ def read_consolidated(store: Path, node: str) -> dict[str, Any] | None:
     return found
 
 
-def consolidate(store: Path, attributes: Attributes, groups: tuple[str, ...] = ()) -> None:
+def consolidate(
+    store: Path, attributes: Attributes, groups: Mapping[str, Attributes] | None = None
+) -> None:
     """Replace the root's zarr.json with these attributes and the metadata as it lies below.
 
-    Each of `groups` gets consolidated metadata of its own, so that it opens alone.
+    Each of `groups`, given with its attributes, gets consolidated metadata of its own, so that
+    it opens alone.
     """
     nodes: dict[str, Any] = {}
-    for name in groups:
+    for name, own in (groups or {}).items():
         inside = _arrays(store / name)
-        group = _group(_read(store / name / "zarr.json")["attributes"], inside)
-        _replace(store / name, group)
-        nodes[name] = _group(group["attributes"], {})
+        _replace(store / name, _group(own, inside))
+        nodes[name] = _group(own, {})
         nodes |= {f"{name}/{array}": metadata for array, metadata in inside.items()}
     _replace(store, _group(attributes, _arrays(store) | nodes))
 

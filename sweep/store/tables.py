@@ -15,16 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweep.durable import replace_file, sync_file, sync_folder
+from sweep.durable import replace_file, sync_folder
 from sweep.journal import Record, journals, read_from
 from sweep.store import Store
-from sweep.store.create import new_array
-from sweep.store.metadata import consolidate, read_attributes, read_consolidated
+from sweep.store.chunks import chunk_name, decode_chunk, encode_chunk
+from sweep.store.metadata import (
+    consolidate,
+    read_attributes,
+    read_consolidated,
+    write_array_metadata,
+)
 from sweep.template import Array
 
-GROUPS = ("tasks", "events", "runs")
 MOST_EVENTS = 10_000
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 4096
 NOT_A_TIME = -(2**63)
 TIME_UNITS = "microseconds since 1970-01-01"
 
@@ -122,11 +126,9 @@ class Folder:
         records, offsets = self._new_records(state["offsets"])
         events = [event for record in records for event in _events_of(record)]
         room = max(0, MOST_EVENTS - state["events"])
-        if number == 0:
-            self._create_tables()
-        _append(path / "tasks", TASKS, state["tasks"], list(map(_task_row, records)))
-        _append(path / "events", self._event_columns, state["events"], events[:room])
-        self._renew_runs()
+        _append(path / "tasks", TASKS, "task", state["tasks"], list(map(_task_row, records)))
+        _append(path / "events", self._event_columns, "event", state["events"], events[:room])
+        _append(path / "runs", RUNS, "run", 0, self._run_rows())
         state = {
             "tasks": state["tasks"] + len(records),
             "events": state["events"] + len(events[:room]),
@@ -136,14 +138,16 @@ class Folder:
         self._publish(number + 1, state)
 
     def _publish(self, number: int, state: dict[str, Any]) -> None:
-        path = self.store.path
         new = self._state_file(number)
         new.parent.mkdir(exist_ok=True)
         replace_file(new, json.dumps(state).encode())
         sync_folder(new.parent)
-        _set_attributes(path / "tasks", {"fold": number})
-        _set_attributes(path / "events", {"events_found": state["events_found"]})
-        consolidate(path, self._attributes(), GROUPS)
+        found = {"events_found": state["events_found"]}
+        consolidate(
+            self.store.path,
+            self._attributes(),
+            {"tasks": {"fold": number}, "events": found, "runs": {}},
+        )
         self._state_file(number - 1).unlink(missing_ok=True)
 
     def _last_fold(self) -> int:
@@ -166,20 +170,12 @@ class Folder:
             records += [{**record, "worker": path.stem} for record in found]
         return sorted(records, key=lambda record: float(record["ended"])), ends
 
-    def _create_tables(self) -> None:
-        _create_table(self.store.path / "tasks", TASKS, "task")
-        _create_table(self.store.path / "events", self._event_columns, "event")
-        _create_table(self.store.path / "runs", RUNS, "run")
-
-    def _renew_runs(self) -> None:
-        rows = []
-        for number, path in self.store.run_files().items():
-            rows.append(_run_row(number, json.loads(path.read_bytes())))
-        _append(self.store.path / "runs", RUNS, 0, rows)
+    def _run_rows(self) -> list[dict[str, Any]]:
+        return [_run_row(number, self.store.read_run(number)) for number in self.store.run_files()]
 
     def _attributes(self) -> dict[str, Any]:
         """Return the root's attributes with the history of the runs."""
-        runs = [json.loads(path.read_bytes()) for path in self.store.run_files().values()]
+        runs = map(self.store.read_run, self.store.run_files())
         lines = [f"{iso_time(run['started'])}: {shlex.join(run['argv'])}" for run in runs]
         return {**read_attributes(self.store.path), "history": "\n".join(lines)}
 
@@ -227,38 +223,28 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _create_table(folder: Path, columns: Mapping[str, Column], dim: str) -> None:
-    import zarr
-
-    group = zarr.create_group(folder, zarr_format=3, overwrite=True)
+def _append(
+    folder: Path, columns: Mapping[str, Column], dim: str, old: int, rows: list[dict[str, Any]]
+) -> None:
+    """Write rows from place `old` on; what readers see does not change yet."""
     for name, column in columns.items():
         attrs = {"long_name": column.long_name} | ({"units": column.units} if column.units else {})
-        dtype = np.dtype(column.dtype)
-        new_array(
-            group, Array(name, "point", (dim,), (0,), dtype, column.fill, attrs), (CHUNK_ROWS,)
-        )
-
-
-def _append(
-    folder: Path, columns: Mapping[str, Column], old: int, rows: list[dict[str, Any]]
-) -> None:
-    """Write rows from place `old` on, and sync them; what readers see does not change yet."""
-    import zarr
-
-    group: Any = zarr.open_group(folder, mode="r+", use_consolidated=False)
-    for name, column in columns.items():
-        array = group[name]
-        array.resize((old + len(rows),))
-        if rows:
-            values = [row.get(name, column.fill) for row in rows]
-            kind = object if column.dtype == "U1" else column.dtype
-            array[old:] = np.array(values, dtype=kind)
-        for number in range(old // CHUNK_ROWS, -(-(old + len(rows)) // CHUNK_ROWS)):
-            sync_file(folder / name / f"c.{number}")
+        dtype, shape = np.dtype(column.dtype), (old + len(rows),)
+        array = Array(name, "point", (dim,), shape, dtype, column.fill, attrs)
+        write_array_metadata(folder / name, array, (CHUNK_ROWS,))
+        values = [row.get(name, column.fill) for row in rows]
+        kind = object if dtype.kind == "U" else dtype
+        _append_column(folder / name, array, old, np.array(values, dtype=kind))
         sync_folder(folder / name)
 
 
-def _set_attributes(folder: Path, attributes: dict[str, Any]) -> None:
-    import zarr
-
-    zarr.open_group(folder, mode="r+", use_consolidated=False).attrs.update(attributes)
+def _append_column(folder: Path, array: Array, old: int, values: np.ndarray) -> None:
+    while len(values):
+        number, kept = divmod(old, CHUNK_ROWS)
+        path = folder / chunk_name((number,), 0)
+        before = values[:0]
+        if kept:
+            before = decode_chunk(path.read_bytes(), (CHUNK_ROWS,), array.dtype)[:kept]
+        now = np.concatenate([before, values[: CHUNK_ROWS - kept]])
+        replace_file(path, encode_chunk(now, (CHUNK_ROWS,), array.fill))
+        values, old = values[CHUNK_ROWS - kept :], old + CHUNK_ROWS - kept

@@ -1,0 +1,283 @@
+"""A block's computation: stages, random numbers, memoisation, and points that fail."""
+
+import re
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep import Axis, Coord, Pipeline, Stage, Var
+from sweep.plan import Grid
+from sweep.study import Study
+from sweep.task import Computed, Evaluator, Memo, stream
+from sweep.template import DONE, FAILED
+
+
+def compute(pipeline: Pipeline) -> Computed:
+    shape = tuple(pipeline.dims.values())
+    return Evaluator(pipeline).compute(Grid(shape, shape).block(0))
+
+
+def one_value(function: Any, **values: Any) -> Computed:
+    return compute(Pipeline(function).with_values(**values))
+
+
+class TestPoints:
+    def test_get_plain_python_numbers_and_texts(self) -> None:
+        seen = []
+
+        def f(a: float, n: int, word: str) -> Annotated[float, Var(())]:
+            seen.append((type(a), type(n), type(word)))
+            return a
+
+        compute(Pipeline(f, axes=[Axis("a", [1, 2]), Axis("n", [3]), Axis("word", ["x"])]))
+        assert set(seen) == {(float, int, str)}
+
+    def test_are_computed_from_their_own_values(self, everything: Study) -> None:
+        computed = compute(everything.pipeline)
+        shapes, slopes, sizes = ["line", "square"], [1.5, -2.0, 2.5], [3, 5]
+        for (i, j, k), status in np.ndenumerate(computed.status):
+            fails = shapes[i] == "square" and slopes[j] > 2 and sizes[k] == 5
+            assert status == (FAILED if fails else DONE)
+            if not fails:
+                assert computed.arrays["steps"][i, j, k] == sizes[k] * [1, 2, 1][j]
+                assert computed.arrays["rising"][i, j, k] == (slopes[j] > 0)
+                profile = computed.arrays["profile"][i, j, k]
+                assert profile[sizes[k] - 1] - profile[0] == pytest.approx(slopes[j])
+                assert np.isnan(profile[sizes[k] :]).all()
+
+    def test_take_a_time_of_their_own(self, everything: Study) -> None:
+        assert (compute(everything.pipeline).arrays["point_seconds"] > 0).all()
+
+
+class TestFailures:
+    def test_leave_fill_and_cost_no_other_point(self, everything: Study) -> None:
+        computed = compute(everything.pipeline)
+        assert (computed.status == FAILED).sum() == 1
+        assert computed.status[1, 2, 1] == FAILED
+        assert np.isnan(computed.arrays["total"][1, 2, 1])
+        assert np.isfinite(computed.arrays["total"]).sum() == 11
+
+    def test_are_on_record_with_type_text_and_place(self, everything: Study) -> None:
+        (event,) = compute(everything.pipeline).events
+        assert event["place"] == {"shape": 1, "pair": 2, "n": 1}
+        assert event["error_type"] == "ValueError"
+        assert event["error"].startswith("too steep: 2.5 [")
+        assert "everything.py:" in event["error"]
+
+    def test_keep_a_long_text_to_two_thousand_characters(self) -> None:
+        def f(a: float) -> Annotated[float, Var(())]:
+            raise ValueError("x" * 10_000)
+
+        (event,) = one_value(f, a=1).events
+        assert len(event["error"]) == 2000
+
+    def test_include_an_exit_of_the_users_code(self) -> None:
+        def f(a: float) -> Annotated[float, Var(())]:
+            raise SystemExit(3)
+
+        computed = one_value(f, a=1)
+        assert computed.status == FAILED
+        assert computed.events[0]["error_type"] == "SystemExit"
+
+    @pytest.mark.parametrize(
+        ("answer", "text"),
+        [
+            (np.zeros(4), r"shape \(4,\); the pipeline declares x=3"),
+            (np.zeros((3, 1)), r"shape \(3, 1\)"),
+            (None, r"shape \(\)"),
+            (["a", "b", "c"], "as <U1, which does not fit the float64"),
+            (np.array([1, 2, 3j]), "as complex128"),
+            (np.array([1, None, 2]), "as object"),
+        ],
+    )
+    def test_say_which_output_was_wrong(self, answer: Any, text: str) -> None:
+        def f(a: float) -> Annotated[np.ndarray, Var(("x",))]:
+            return answer
+
+        pipeline = Pipeline(f, axes=[Axis("a", [1.5])], coords=[Coord("x", [1, 2, 3])])
+        computed = compute(pipeline)
+        (event,) = computed.events
+        assert event["error_type"] == "OutputError"
+        assert "f(a=1.5) returned 'f'" in event["error"]
+        assert re.search(text, event["error"])
+        assert np.isnan(computed.arrays["f"]).all()
+
+    @pytest.mark.parametrize(
+        ("dtype", "value"), [("int8", 300), ("uint8", -1), ("float32", 1e300), ("int64", 0.5)]
+    )
+    def test_include_values_that_the_stored_type_cannot_hold(
+        self, dtype: str, value: float
+    ) -> None:
+        def f(a: float) -> Annotated[float, Var((), dtype=dtype)]:
+            return value
+
+        computed = one_value(f, a=1)
+        assert computed.status == FAILED
+        assert "does not fit" in computed.events[0]["error"]
+
+    def test_include_an_answer_without_the_declared_fields(self) -> None:
+        class Two(NamedTuple):
+            one: Annotated[float, Var(())]
+            two: Annotated[float, Var(())]
+
+        def f(a: float) -> Two:
+            return (1.0, 2.0)  # type: ignore[return-value]
+
+        (event,) = one_value(f, a=1).events
+        assert "f() returned tuple; it declares a NamedTuple with one, two" in event["error"]
+
+
+class TestStages:
+    def test_that_are_not_stored_run_once_for_each_of_their_arguments(self) -> None:
+        calls = []
+
+        def first(seed: int) -> np.ndarray:
+            calls.append(seed)
+            return np.full(3, float(seed))
+
+        def second(first: np.ndarray, scale: float) -> Annotated[float, Var(())]:
+            return float(first.sum() * scale)
+
+        axes = [Axis("seed", [1, 2]), Axis("scale", [1.0, 2.0, 3.0])]
+        computed = compute(Pipeline([first, second], axes=axes))
+        assert calls == [1, 2]
+        np.testing.assert_array_equal(computed.arrays["second"], [[3, 6, 9], [6, 12, 18]])
+
+    def test_cannot_change_what_is_remembered(self) -> None:
+        def first(seed: int) -> np.ndarray:
+            return np.zeros(3)
+
+        def second(first: np.ndarray, scale: float) -> Annotated[float, Var(())]:
+            first += scale
+            return float(first.sum())
+
+        computed = compute(
+            Pipeline([first, second], axes=[Axis("seed", [1]), Axis("scale", [1.0, 2.0])])
+        )
+        assert (computed.status == FAILED).all()
+        assert "read-only" in computed.events[0]["error"]
+
+    def test_take_fields_and_whole_answers_by_name(self) -> None:
+        class Pair(NamedTuple):
+            left: float
+            right: float
+
+        def pair(a: float) -> Pair:
+            return Pair(a, 2 * a)
+
+        def both(pair: Pair, right: float) -> Annotated[float, Var(())]:
+            return pair.left + right
+
+        assert one_value_of([pair, both], a=2.0) == 6.0
+
+    def test_may_mix_points_and_whole_blocks(self) -> None:
+        def one(a: float) -> float:
+            return a + 1
+
+        def many(one: np.ndarray, a: np.ndarray, k: float = 10) -> Any:
+            assert one.shape == a.shape == (3,)
+            return one * k
+
+        def last(many: float, a: float) -> Annotated[float, Var(())]:
+            return many + a
+
+        pipeline = Pipeline(
+            [one, Stage(many, vectorized=True), last], axes=[Axis("a", [1.0, 2.0, 3.0])]
+        )
+        np.testing.assert_array_equal(compute(pipeline).arrays["last"], [21, 32, 43])
+
+
+def one_value_of(stages: list[Any], **values: Any) -> float:
+    computed = compute(Pipeline(stages).with_values(**values))
+    assert not computed.events
+    return float(computed.arrays[stages[-1].__name__])
+
+
+class TestVectorizedStages:
+    def test_agree_with_one_point_at_a_time(self, throw: Study) -> None:
+        from sweep.study import load_study
+
+        whole = load_study(f"{throw.file}:vectorized").pipeline
+        ours, theirs = compute(whole), compute(throw.pipeline)
+        np.testing.assert_array_equal(ours.arrays["heights"], theirs.arrays["height"])
+        np.testing.assert_array_equal(ours.status, theirs.status)
+        assert len(ours.events) == len(theirs.events) == 4
+
+    def test_must_return_a_value_for_each_point(self) -> None:
+        def f(a: np.ndarray) -> Annotated[float, Var(())]:
+            return a[:1]
+
+        computed = compute(Pipeline(Stage(f, vectorized=True), axes=[Axis("a", [1.0, 2.0])]))
+        assert (computed.status == DONE).all()  # called point by point, each is right
+
+        def g(a: np.ndarray) -> Annotated[float, Var(())]:
+            return 3.0
+
+        computed = compute(Pipeline(Stage(g, vectorized=True), axes=[Axis("a", [1.0, 2.0])]))
+        assert "its first dimension is the points'" in computed.events[0]["error"]
+
+    def test_get_a_generator_for_each_point(self) -> None:
+        def many(a: np.ndarray, rng: list[np.random.Generator]) -> Annotated[float, Var(())]:
+            return np.array([one.random() for one in rng])  # type: ignore[return-value]
+
+        axes = [Axis("a", [1.0, 2.0, 3.0])]
+        whole = compute(Pipeline(Stage(many, vectorized=True), axes=axes)).arrays["many"]
+        expected = [stream(0, "many", {"a": a}).random() for a in (1.0, 2.0, 3.0)]
+        np.testing.assert_array_equal(whole, expected)
+
+
+class TestRandomNumbers:
+    def test_are_the_same_whatever_is_added_to_the_sweep(self, everything: Study) -> None:
+        small = everything.pipeline.with_values(shape="line", n=5)
+        whole = compute(everything.pipeline)
+        np.testing.assert_array_equal(
+            compute(small).arrays["noise"], whole.arrays["noise"][0, :, 1]
+        )
+
+    def test_do_not_depend_on_blocks(self, everything: Study) -> None:
+        evaluator = Evaluator(everything.pipeline)
+        whole = compute(everything.pipeline).arrays["total"]
+        grid = Grid((2, 3, 2), (1, 2, 1))
+        for number in range(grid.blocks):
+            block = grid.block(number)
+            corner = tuple(
+                slice(low, low + n) for low, n in zip(block.start, block.shape, strict=True)
+            )
+            np.testing.assert_array_equal(evaluator.compute(block).arrays["total"], whole[corner])
+
+    def test_differ_from_point_to_point_and_stage_to_stage(self) -> None:
+        draws = {
+            stream(e, s, {"a": a}).random() for e in (0, 1) for s in ("f", "g") for a in (1, 2, 3)
+        }
+        assert len(draws) == 12
+
+    def test_are_of_numpys_seed_sequence_as_documented(self) -> None:
+        import hashlib
+
+        digest = hashlib.blake2b(b'["f",{"a":1.5,"n":3}]', digest_size=16).digest()
+        words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
+        expected = np.random.default_rng(np.random.SeedSequence(7, spawn_key=words))
+        assert stream(7, "f", {"n": 3, "a": 1.5}).random() == expected.random()
+
+
+class TestMemo:
+    @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 400))
+    def test_gives_what_would_be_computed(self, keys: list[int], most: int) -> None:
+        memo = Memo(most)
+        for key in keys:
+            answer = memo.get(str(key), lambda key=key: np.full(10, key))  # type: ignore[misc]
+            assert (answer == key).all()
+
+    def test_forgets_the_oldest_beyond_its_bytes(self) -> None:
+        memo, calls = Memo(100), []
+
+        def compute_for(key: int) -> np.ndarray:
+            calls.append(key)
+            return np.zeros(5)  # 40 bytes
+
+        for key in (1, 2, 1, 3, 1, 2):
+            memo.get(str(key), lambda key=key: compute_for(key))  # type: ignore[misc]
+        assert calls == [1, 2, 3, 2]
