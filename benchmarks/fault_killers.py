@@ -30,6 +30,11 @@ BLOCK = (1, 4)  # points of a block: 15 is no multiple of 4, so some are smaller
 BATCH_SECONDS = 0.2  # a few blocks, so that a kill costs a few
 FOLD_SECONDS = 0.4  # so that folds happen while blocks are in flight
 
+Moment = Literal["before", "half", "after"]
+ROOT = r"\.zarr/zarr\.json<"
+
+_rename = Path.rename  # as it is before `install` wraps it
+
 
 @dataclass(frozen=True)
 class Step:
@@ -38,76 +43,89 @@ class Step:
     Parameters
     ----------
     when
-        In which phase of a driver's life it comes: "start" (before the first block), or "work".
+        Where it comes in the life of a store: while it is made ("creation"), when a driver takes
+        its run number ("start"), at the first fold of the tables ("first fold"), or while blocks
+        are computed ("work").
     operation, moment, path
-        What the process is at: ``operation`` on a path that matches ``path``.
+        What the process is at: an operation on a path (for a rename ``new<old``) that matches.
     most_skips
-        An order lets up to so many matches of one process pass, drawn at random.
+        An order lets up to so many matches of a process pass, drawn at random.
     """
 
     name: str
     role: Literal["worker", "driver"]
-    when: Literal["start", "work"]
+    when: Literal["creation", "start", "first fold", "work"]
     operation: str
-    moment: Literal["before", "half", "after"]
+    moment: Moment
     path: str = ""
     most_skips: int = 0
 
 
-_FIRST, _MIDDLE, _LAST = "reach", "turns", "run"  # of the arrays of a block, in their order
-_OUTPUT = rf"/({_FIRST}|path|{_MIDDLE}|point_seconds|{_LAST})"
-_STATUS = r"/status"
-_PARTIAL = r"/\.c[\d.]*\.partial$|/\.c\.[\d.]+\.[0-9a-f]{8}\.partial$"
-_CREATING = r"\.creating"
+FIRST, MIDDLE, LAST = "reach", "turns", "run"  # of a block's arrays before status, in order
+_OUTPUT = rf"\.zarr/({FIRST}|path|{MIDDLE}|point_seconds|{LAST})"
+_STATUS = r"\.zarr/status"
+_PARTIAL = r"/\.c\.[\d.]*[0-9a-f]{8}\.partial$"
 
 
-def _worker(name: str, operation: str, moment: Any, path: str = "", most_skips: int = 3) -> Step:
-    return Step(name, "worker", "work", operation, moment, path, most_skips)
+def _worker(name: str, operation: str, moment: Moment, path: str = "", skips: int = 3) -> Step:
+    return Step(f"worker, {name}", "worker", "work", operation, moment, path, skips)
 
 
-def _driver(name: str, operation: str, moment: Any, path: str = "", most_skips: int = 0) -> Step:
-    return Step(name, "driver", "work", operation, moment, path, most_skips)
-
-
-def _start(name: str, operation: str, moment: Any, path: str = "", most_skips: int = 0) -> Step:
-    return Step(name, "driver", "start", operation, moment, path, most_skips)
+def _driver(
+    when: Literal["creation", "start", "first fold", "work"],
+    name: str,
+    operation: str,
+    moment: Moment,
+    path: str = "",
+    skips: int = 0,
+) -> Step:
+    return Step(f"driver, {name}", "driver", when, operation, moment, path, skips)
 
 
 STEPS = (
-    _worker("output: temporary file half written", "write", "half", f"{_OUTPUT}({_PARTIAL})", 9),
-    _worker("output: before its fsync", "fsync", "before", f"{_OUTPUT}({_PARTIAL})", 9),
+    _worker("output: file half written", "write", "half", _OUTPUT + _PARTIAL, 9),
+    _worker("output: written, before its fsync", "fsync", "before", _OUTPUT + _PARTIAL, 9),
     _worker("output: synced, before the rename", "rename", "before", rf"{_OUTPUT}/c\.", 9),
-    _worker("output: the first renamed", "rename", "after", rf"/{_FIRST}/c\."),
-    _worker("output: a middle one renamed", "rename", "after", rf"/{_MIDDLE}/c\."),
-    _worker("output: the last renamed", "rename", "after", rf"/{_LAST}/c\."),
+    _worker("output: the first renamed", "rename", "after", rf"\.zarr/{FIRST}/c\."),
+    _worker("output: a middle one renamed", "rename", "after", rf"\.zarr/{MIDDLE}/c\."),
+    _worker("output: the last renamed", "rename", "after", rf"\.zarr/{LAST}/c\."),
     _worker("output: before the sync of a folder", "fsync", "before", f"{_OUTPUT}$", 9),
-    _worker("output: all folders synced", "fsync", "after", f"/{_LAST}$"),
+    _worker("output: all folders synced", "fsync", "after", rf"\.zarr/{LAST}$"),
     _worker("journal: before the line", "write", "before", r"\.jsonl$"),
-    _worker("journal: half a line", "write", "half", r"\.jsonl$"),
-    _worker("journal: the line not synced", "fsync", "before", r"\.jsonl$"),
-    _worker("journal: the line synced", "fsync", "after", r"\.jsonl$"),
-    _worker("status: temporary file half written", "write", "half", f"{_STATUS}({_PARTIAL})"),
-    _worker("status: before the rename", "rename", "before", rf"{_STATUS}/c\."),
+    _worker("journal: half a line written", "write", "half", r"\.jsonl$"),
+    _worker("journal: line written, not synced", "fsync", "before", r"\.jsonl$"),
+    _worker("journal: line synced", "fsync", "after", r"\.jsonl$"),
+    _worker("status: file half written", "write", "half", _STATUS + _PARTIAL),
+    _worker("status: synced, before the rename", "rename", "before", rf"{_STATUS}/c\."),
     _worker("status: renamed", "rename", "after", rf"{_STATUS}/c\."),
     _worker("status: folder synced", "fsync", "after", f"{_STATUS}$"),
     _worker("random instant of a block", "instant", "after"),
-    _start("creation: header half written", "write", "half", rf"{_CREATING}/.*header\.json"),
-    _start("creation: arrays there, not synced", "fsync", "before", f"{_CREATING}/.*/zarr.json", 6),
-    _start("creation: before the rename", "rename", "before", rf"\.zarr<.*{_CREATING}$"),
-    _start("creation: renamed, folder not synced", "rename", "after", rf"\.zarr<.*{_CREATING}$"),
-    _start("run number: taken, nothing written", "write", "before", r"/runs/\d{4}\.json$"),
-    _start("run number: its record half written", "write", "half", r"/runs/\d{4}\.json$"),
-    _start("run number: its record written", "fsync", "after", r"/runs/\d{4}\.json$"),
-    _driver("right after submitting", "submit", "after", most_skips=5),
-    _driver("fold: a table half made", "table", "before", most_skips=40),
-    _driver("fold: rows half written", "fsync", "before", r"/(tasks|events)/\w+$", 30),
-    _driver("fold: runs half renewed", "fsync", "before", r"/runs/\w+$", 12),
-    _driver("fold: before its state's rename", "rename", "before", r"/folds/\d+\.json<", 2),
-    _driver("fold: its state renamed", "rename", "after", r"/folds/\d+\.json<", 2),
-    _driver("fold: a group's metadata renamed", "rename", "after", r"/events/zarr\.json<", 2),
-    _driver("root metadata: before the rename", "rename", "before", r"\.zarr/zarr\.json<", 2),
-    _driver("root metadata: renamed", "rename", "after", r"\.zarr/zarr\.json<", 2),
-    _driver("random instant, from outside", "outside", "after"),
+    _driver("creation", "creation: header half written", "write", "half", r"creating/.*header"),
+    _driver(
+        "creation", "creation: arrays half made", "rename", "after", r"creating/\w+/zarr\.json<", 7
+    ),
+    _driver("creation", "creation: before the rename", "rename", "before", r"\.zarr<.*creating$"),
+    _driver("creation", "creation: renamed, not synced", "rename", "after", r"\.zarr<.*creating$"),
+    _driver("start", "run number: taken, file empty", "write", "before", r"/runs/\d{4}\.json$"),
+    _driver("start", "run number: half written", "write", "half", r"/runs/\d{4}\.json$"),
+    _driver("start", "run number: written", "fsync", "after", r"/runs/\d{4}\.json$"),
+    _driver("work", "right after submitting", "submit", "after", "", 5),
+    _driver(
+        "first fold",
+        "fold: tables half made",
+        "rename",
+        "after",
+        r"\.zarr/(tasks|events)/\w+/zarr\.json<",
+        24,
+    ),
+    _driver("work", "fold: rows half written", "fsync", "before", r"/(tasks|events)/\w+$", 30),
+    _driver("work", "fold: runs half renewed", "fsync", "before", r"\.zarr/runs/\w+$", 12),
+    _driver("work", "fold: before its state's rename", "rename", "before", r"/folds/\d+\.json<", 2),
+    _driver("work", "fold: its state renamed", "rename", "after", r"/folds/\d+\.json<", 2),
+    _driver("work", "fold: a group's metadata renamed", "rename", "after", r"/\w+s/zarr\.json<", 6),
+    _driver("work", "root metadata: before the rename", "rename", "before", ROOT, 2),
+    _driver("work", "root metadata: renamed", "rename", "after", ROOT, 2),
+    _driver("work", "random instant, from outside", "outside", "after"),
 )
 
 
@@ -148,21 +166,21 @@ class Killer:
 
     def due(self, operation: str, moment: str, path: str = "") -> Order | None:
         """Return the order for this step, now claimed for this process; None if there is none."""
-        for name in os.listdir(self.folder / "orders"):
-            order = Order.read(name)
+        for file in (self.folder / "orders").iterdir():
+            order = Order.read(file.name)
             step = STEPS[order.step]
             if (step.operation, step.moment) != (operation, moment):
                 continue
             if not re.search(step.path, path):
                 continue
-            self._passed[name] += 1
-            if self._passed[name] > order.skips and self._claim(name):
+            self._passed[file.name] += 1
+            if self._passed[file.name] > order.skips and self._claim(file.name):
                 return order
         return None
 
     def _claim(self, name: str) -> bool:
         try:
-            (self.folder / "orders" / name).rename(self.folder / "claimed" / name)
+            _rename(self.folder / "orders" / name, self.folder / "claimed" / name)
         except FileNotFoundError:
             return False
         return True
@@ -206,7 +224,7 @@ class Killer:
         # The block was quicker. The order stands again, with less delay.
         again = order._replace(delay_ms=order.delay_ms // 2)
         claimed = self.folder / "claimed" / order.file_name
-        claimed.rename(self.folder / "orders" / again.file_name)
+        _rename(claimed, self.folder / "orders" / again.file_name)
 
 
 def log_kill(
@@ -219,7 +237,8 @@ def log_kill(
         "role": role,
         "pid": pid,
         "block": block,
-        "at": path.rpartition("/campaign/")[2],
+        "flights": sum(1 for _ in (folder / "flights").iterdir()),
+        "at": path.replace(f"{folder}/", ""),
         "time": time.time(),
     }
     handle = os.open(folder / "kills.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
@@ -275,12 +294,10 @@ def install(folder: Path) -> None:
     _wrap(BlockWriter, "commit", lambda commit: _watched_commit(killer, commit))
     # `sweep.run` is also the name of a function, which hides the module.
     run, drive = importlib.import_module("sweep.run"), importlib.import_module("sweep.drive")
-    tables = importlib.import_module("sweep.store.tables")
     _wrap(run, "make_engine", lambda make: _watched_engines(killer, make))
     _wrap(run, "choose_grid", lambda choose: lambda pipeline, *rest: _grid(pipeline))
     _wrap(run, "FOLD_SECONDS", lambda seconds: FOLD_SECONDS)
     _wrap(drive, "BATCH_SECONDS", lambda seconds: BATCH_SECONDS)
-    _wrap(tables, "new_array", lambda make: _watched_table(killer, make))
 
 
 def _wrap(owner: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
@@ -331,13 +348,5 @@ def _watched_engines(killer: Killer, make: Callable[..., Any]) -> Callable[..., 
 
         engine.submit = submitted
         return engine
-
-    return made
-
-
-def _watched_table(killer: Killer, make: Callable[..., Any]) -> Callable[..., Any]:
-    def made(group: Any, array: Any, chunks: Any) -> Any:
-        killer.reach("table", "before", str(group.name))
-        return make(group, array, chunks)
 
     return made

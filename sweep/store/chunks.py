@@ -8,15 +8,27 @@ crc32c. Zarr writes the same bytes for the same data, which a test holds us to.
 """
 
 import struct
+from functools import cache
 from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs.blosc import Blosc
-from numcodecs.vlen import VLenUTF8
 
 LARGEST_CHUNK_BYTES = 2_000_000_000  # blosc holds less than 2 GiB
-_BLOSC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
+
+
+@cache
+def _blosc() -> Any:
+    from numcodecs.blosc import Blosc  # takes 0.1 s to import
+
+    return Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
+
+
+@cache
+def _vlen_utf8() -> Any:
+    from numcodecs.vlen import VLenUTF8
+
+    return VLenUTF8()
 
 
 class DamagedChunkError(ValueError):
@@ -40,11 +52,11 @@ def encode_chunk(data: np.ndarray, shape: tuple[int, ...], fill: Any) -> bytes:
         whole[tuple(map(slice, data.shape))] = data
         data = whole
     plain = (
-        VLenUTF8().encode(data.ravel())
+        _vlen_utf8().encode(data.ravel())
         if is_text
         else np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
     )
-    packed: bytes = _BLOSC.encode(plain)
+    packed: bytes = _blosc().encode(plain)
     return packed + struct.pack("<I", google_crc32c.value(packed))
 
 
@@ -59,9 +71,9 @@ def decode_chunk(raw: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
     packed, checksum = raw[:-4], raw[-4:]
     if struct.pack("<I", google_crc32c.value(packed)) != checksum:
         raise DamagedChunkError(f"{len(raw)} bytes with a wrong checksum")
-    plain = _BLOSC.decode(packed)
+    plain = _blosc().decode(packed)
     if dtype.kind == "U":
-        texts: np.ndarray = VLenUTF8().decode(plain)
+        texts: np.ndarray = _vlen_utf8().decode(plain)
         return texts.reshape(shape)
     return np.frombuffer(plain, dtype.newbyteorder("<")).reshape(shape)
 

@@ -1,0 +1,239 @@
+"""Worker processes: fresh interpreters that run one module and end with their driver.
+
+Not multiprocessing, whose spawn imports the main script again: that needs a ``__main__`` guard
+in every script and fails in a notebook. Driver and worker talk in lines over two pipes of
+their own; stdout and stderr belong to the code that is being run.
+
+A third pipe, the lifeline, carries nothing. When the driver ends, however it ends, that pipe
+closes and the worker is killed, with whatever it had started.
+"""
+
+import fcntl
+import io
+import os
+import select
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import suppress
+from pathlib import Path
+
+THREAD_VARIABLES = (
+    "NUMBA_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+MOST_STARTS = 3  # deaths in a row, each before a first word, until workers are given up
+GOODBYE_SECONDS = 1.0  # for what a worker does at its exit
+TAIL_BYTES = 2000  # of what a worker printed before it died at its start
+
+
+class WorkerDied(BrokenExecutor):
+    """A worker process is gone; the text says how it ended."""
+
+
+class WorkerProcess:
+    """The driver's end of one worker process.
+
+    One thread at a time talks to the worker; any thread may `kill` it.
+
+    Parameters
+    ----------
+    module
+        What the worker runs with ``python -m``; it talks to us through a `Driver`.
+    threads
+        Kernel threads.
+    """
+
+    def __init__(self, module: str, threads: int) -> None:
+        self.ready = False  # it has said its first word
+        self.killed = False  # by us
+        self._death: WorkerDied | None = None
+        self._lock = threading.Lock()  # a pid that was reaped is not ours to kill
+        request_end, requests = os.pipe()
+        replies, reply_end = os.pipe()
+        lifeline_end, lifeline = os.pipe()
+        self._requests = io.FileIO(requests, "w")
+        self._replies = io.BufferedReader(io.FileIO(replies))
+        self._lifeline = io.FileIO(lifeline, "w")
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the pipes
+        theirs = (request_end, reply_end, lifeline_end, os.dup(2))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-X", "faulthandler", "-m", module, *map(str, theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._printed,
+                stderr=self._printed,
+                env=worker_environment(threads),
+                pass_fds=theirs,
+                start_new_session=True,  # a terminal's Ctrl-C is for the driver
+            )
+        except OSError:
+            self._close()
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+
+    @property
+    def replies(self) -> int:
+        """The file descriptor that is readable when `receive` has something to tell."""
+        return self._replies.fileno()
+
+    def send(self, line: str) -> None:
+        """Send a line of any length.
+
+        Raises
+        ------
+        WorkerDied
+            If the worker is gone.
+        """
+        left = memoryview(line.encode() + b"\n")
+        try:
+            while left:
+                left = left[self._requests.write(left) :]
+        except BrokenPipeError:
+            raise self.death() from None
+
+    def receive(self) -> str:
+        """Wait for the worker's next line, and return it.
+
+        Raises
+        ------
+        WorkerDied
+            If the worker is gone.
+        """
+        line = self._replies.readline()
+        if not line.endswith(b"\n"):
+            raise self.death()
+        self.ready = True
+        return line.decode().rstrip("\n")
+
+    def is_gone(self, seconds: float = 0.0) -> bool:
+        """Return whether the worker has closed its end of the pipes, or does in some seconds."""
+        pipe = select.poll()
+        pipe.register(self._replies, 0)  # a pipe's end is told without asking
+        return bool(pipe.poll(seconds * 1000))
+
+    def printed(self) -> str:
+        """Return the end of what the worker printed before it was ready."""
+        file = self._printed.fileno()  # read at an offset: the worker writes where it points
+        start = max(0, os.fstat(file).st_size - TAIL_BYTES)
+        return os.pread(file, TAIL_BYTES, start).decode(errors="replace").strip()
+
+    def kill(self) -> None:
+        """Kill the worker and the processes that it started."""
+        with self._lock:
+            self.killed = True
+            if self._death is None:
+                self._kill_group()
+
+    def say_goodbye(self) -> None:
+        """Let the worker end by itself, for a second; then kill it."""
+        if self._death is None:
+            self._requests.close()
+            self.is_gone(GOODBYE_SECONDS)
+            self.death()
+
+    def death(self) -> WorkerDied:
+        """Make an end of the worker if it has not ended, and return how it did."""
+        with self._lock:
+            if self._death is None:
+                self._kill_group()
+                text = f"Worker {self._process.pid} {_ending(self._process.wait())}"
+                if not self.ready:
+                    text += f" before it was ready.\n{self.printed()}"
+                self._death = WorkerDied(text)
+                self._close()
+        return self._death
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # nothing but its exit code is left
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _close(self) -> None:
+        for file in (self._requests, self._replies, self._lifeline, self._printed):
+            file.close()
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: this one's, its kernel threads, where this package is."""
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    folder = str(Path(__file__).parents[2])
+    if folder not in (*site.getsitepackages(), site.getusersitepackages()):
+        elsewhere = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{folder}{os.pathsep}{elsewhere}" if elsewhere else folder
+    return environment
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+    return f"was killed by {name}"
+
+
+class Driver:
+    """The worker's end.
+
+    Parameters
+    ----------
+    descriptors
+        What `WorkerProcess` put on the command line.
+    """
+
+    def __init__(self, descriptors: Sequence[str]) -> None:
+        requests, replies, lifeline, console = map(int, descriptors)
+        _end_with(lifeline)
+        _keep_from_children(requests, replies, lifeline)
+        self.requests = open(requests)  # noqa: SIM115 - open for life
+        self._replies = replies
+        self._console = console
+
+    def say_ready(self, word: str) -> None:
+        """Send the first word; from now on what is printed goes to the driver's stderr."""
+        os.dup2(self._console, 1)
+        os.dup2(self._console, 2)
+        os.close(self._console)
+        sys.stdout.reconfigure(line_buffering=True)
+        self.reply(word)
+
+    def reply(self, line: str) -> None:
+        """Send a line."""
+        left = memoryview(line.encode() + b"\n")
+        while left:
+            left = left[os.write(self._replies, left) :]
+
+
+def _end_with(lifeline: int) -> None:
+    """Have this process group killed when the other end of the lifeline closes."""
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel does it, whoever holds the GIL here
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _keep_from_children(*descriptors: int) -> None:
+    """Keep what a model forks or starts from holding our pipes open when we are gone."""
+
+    def replace() -> None:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
+
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    os.register_at_fork(after_in_child=replace)
