@@ -106,9 +106,9 @@ STEPS = (
     ),
     _driver("creation", "creation: before the rename", "rename", "before", r"\.zarr<.*creating$"),
     _driver("creation", "creation: renamed, not synced", "rename", "after", r"\.zarr<.*creating$"),
-    _driver("start", "run number: taken, file empty", "write", "before", r"/runs/\d{4}\.json$"),
-    _driver("start", "run number: half written", "write", "half", r"/runs/\d{4}\.json$"),
-    _driver("start", "run number: written", "fsync", "after", r"/runs/\d{4}\.json$"),
+    _driver("start", "run number: half written", "write", "half", r"/runs/\.\d{4}\.json\."),
+    _driver("start", "run number: before it is taken", "link", "before", r"/runs/\d{4}\.json<"),
+    _driver("start", "run number: taken", "link", "after", r"/runs/\d{4}\.json<"),
     _driver("work", "right after submitting", "submit", "after", "", 5),
     _driver(
         "first fold",
@@ -288,8 +288,9 @@ def install(folder: Path) -> None:
     """Put a killer into this process."""
     killer = Killer(folder)
     _wrap(durable, "os", lambda module: WatchedOs(killer))
-    for method in ("replace", "rename"):
-        _wrap(Path, method, lambda move: _watched_move(killer, move))
+    _wrap(Path, "replace", lambda move: _watched_move(killer, move))
+    _wrap(Path, "rename", lambda move: _watched_move(killer, move))
+    _wrap(Path, "hardlink_to", lambda link: _watched_link(killer, link))
     _wrap(Evaluator, "compute", lambda compute: _watched_compute(killer, compute))
     _wrap(BlockWriter, "commit", lambda commit: _watched_commit(killer, commit))
     # `sweep.run` is also the name of a function, which hides the module.
@@ -317,6 +318,16 @@ def _watched_move(killer: Killer, move: Callable[[Path, Path], Path]) -> Callabl
         return found
 
     return moved
+
+
+def _watched_link(killer: Killer, link: Callable[[Path, Path], None]) -> Callable[..., None]:
+    def linked(path: Path, target: Path) -> None:
+        where = f"{path}<{target}"
+        killer.reach("link", "before", where)
+        link(path, target)
+        killer.reach("link", "after", where)
+
+    return linked
 
 
 def _watched_compute(killer: Killer, compute: Callable[..., Computed]) -> Callable[..., Computed]:

@@ -262,8 +262,9 @@ class _Player:
             elif code == INCOMPLETE and "lost their workers again and again" in said:
                 self._wait_for_orphans()
             else:
-                if code != SOME_FAILED:
+                if code != SOME_FAILED or "Traceback" in said:
                     self._violated(f"a driver that was not killed ended with {code}:\n{said}")
+                    code = INCOMPLETE
                 self._wait_for_orphans()
                 return code
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sweep.definition import Pipeline
-from sweep.errors import EngineError, StudyError, SweepError, WorkerError
+from sweep.errors import StudyError, SweepError, WorkerError
 from sweep.progress import Lines, Progress, Reporter, clock_text
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.run import resume as resume_store
@@ -45,7 +45,7 @@ def _command(function: Command) -> click.Command:
             code = function(**arguments)
         except SweepError as error:
             _tell(error)
-            code = INCOMPLETE if isinstance(error, (WorkerError, EngineError)) else MISTAKE
+            code = INCOMPLETE if isinstance(error, WorkerError) else MISTAKE
         sys.exit(code)
 
     return main.command()(guarded)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` as one step; the folder itself is not synced (`sync_folder`)."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = _partial(path)
     try:
         _write(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, data)
         partial.replace(path)
@@ -21,15 +21,24 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def create_file(path: Path, data: bytes) -> None:
-    """Create `path` with `data`.
+    """Create `path` with `data` as one step: nobody finds it there and empty.
 
     Raises
     ------
     FileExistsError
         If it is there already: of several that try, exactly one succeeds.
     """
-    _write(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, data)
+    partial = _partial(path)
+    try:
+        _write(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, data)
+        path.hardlink_to(partial)
+    finally:
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def append_to_file(path: Path, data: bytes) -> None:

@@ -23,7 +23,7 @@ from sweep.plan import (
 from sweep.task import largest_bytes
 from sweep.template import block_arrays, template
 
-PILOT_SECONDS = 3.0  # for all timed points together
+PILOT_SECONDS = 1.0  # for all timed points together
 PATIENCE_SECONDS = 20.0  # for the first, its compilers included; then its worker is ended
 FEW_POINTS = 64  # not worth timing: each is a block of its own
 TABLE_FILES = 110  # the tables' columns, the metadata, what lies in .sweep

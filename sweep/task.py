@@ -7,23 +7,27 @@ import hashlib
 import math
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from sweep.definition import Pipeline, Stage, Var
+from sweep.definition import Pipeline, Stage
 from sweep.definition.specification import canonical_json, plain
 from sweep.errors import OutputError
+from sweep.memo import Memo
 from sweep.plan import Block
 from sweep.template import DONE, FAILED, Array, block_arrays, template
 
 Values = dict[str, Any]
 Event = dict[str, Any]
+Place = tuple[int, ...]
+Columns = dict[str, Any]  # name -> array or list with one value a point
 
 LONGEST_ERROR = 2000  # characters of an exception's text that are kept
+SHORTEST_SECONDS = 1e-9  # a point's time is above nothing, whatever the clock's resolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,51 +51,19 @@ def stream(entropy: int, stage: str, parameters: Mapping[str, Any]) -> np.random
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=words))
 
 
-class Memo:
-    """Answers of stages that are passed on and not stored, up to a number of bytes.
-
-    Arrays are handed out read-only, because others get the same ones.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._bytes = 0
-        self._answers: OrderedDict[str, tuple[Any, int]] = OrderedDict()
-
-    def get(self, key: str, compute: Callable[[], Any]) -> Any:
-        """Return what is remembered under `key`, else compute and remember it."""
-        if key in self._answers:
-            self._answers.move_to_end(key)
-            return self._answers[key][0]
-        answer = compute()
-        size = _freeze(answer)
-        self._answers[key] = (answer, size)
-        self._bytes += size
-        while self._bytes > self._most and len(self._answers) > 1:
-            _, (_, dropped) = self._answers.popitem(last=False)
-            self._bytes -= dropped
-        return answer
-
-
-def _freeze(answer: Any) -> int:
-    """Make the arrays in an answer read-only; return about how many bytes it takes."""
-    if isinstance(answer, np.ndarray):
-        answer.flags.writeable = False
-        return answer.nbytes
-    if isinstance(answer, (tuple, list)):
-        return sum(map(_freeze, answer))
-    return 1000
-
-
 class Evaluator:
     """A pipeline made ready to compute blocks in this process."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self._memo = Memo(pipeline.needs.memory_bytes // 4)
+        arrays = block_arrays(template(pipeline))
+        self._arrays = {a.name: a for a in arrays if a.name not in ("status", "run")}
+        self._calls = _Calls(pipeline)
         self._vectorized = any(stage.vectorized for stage in pipeline.stages)
-        self._depends = {stage.name: pipeline.depends(stage) for stage in pipeline.stages}
-        self._arrays: dict[str, Array] = {a.name: a for a in block_arrays(template(pipeline))}
+        self._sizes = {
+            name: {dim: pipeline.inner[dim].size for dim in var.dims}
+            for name, var in pipeline.outputs.items()
+        }
         self._ragged = any(inner.sizes is not None for inner in pipeline.inner.values())
 
     def compute(self, block: Block) -> Computed:
@@ -99,176 +71,281 @@ class Evaluator:
         arrays = {
             name: np.full((*block.shape, *self._inner(array)), array.fill, array.dtype)
             for name, array in self._arrays.items()
-            if name not in ("status", "run")
         }
         computed = Computed(arrays, np.full(block.shape, FAILED, np.uint8), [])
-        places = list(block.places())
         if self._vectorized:
-            self._compute_whole(block, places, computed)
+            self._compute_whole(block, computed)
         else:
-            for place in places:
-                self._compute_one(block, place, computed)
+            for here, values in self._points(block):
+                self._compute_one(block, here, values, computed)
         return computed
 
     def time(self, copies: int) -> float:
         """Return the seconds that one point takes; a vectorized stage is given `copies` of it."""
-        points = [dict(self.pipeline.fixed)] * (copies if self._vectorized else 1)
         start = time.perf_counter()
-        self._run(points)
-        return (time.perf_counter() - start) / len(points)
+        if not self._vectorized:
+            self._calls.for_point(self.pipeline.fixed)
+            return time.perf_counter() - start
+        known = {name: [value] * copies for name, value in self.pipeline.fixed.items()}
+        self._calls.for_block(known, {}, copies)
+        return (time.perf_counter() - start) / copies
 
-    # --- points of a block ---------------------------------------------------------------
+    # --- one point -----------------------------------------------------------------------
 
-    def _compute_one(self, block: Block, place: tuple[int, ...], computed: Computed) -> None:
+    def _points(self, block: Block) -> Iterator[tuple[Place, Values]]:
+        """Yield each point's place within the block, and the values of all its parameters."""
+        corner = zip(self.pipeline.axes, block.start, block.shape, strict=True)
+        along = [[axis.at(low + i) for i in range(n)] for axis, low, n in corner]
+        for here, parts in zip(np.ndindex(block.shape), product(*along), strict=True):
+            values = dict(self.pipeline.fixed)
+            for part in parts:
+                values |= part
+            yield here, values
+
+    def _compute_one(self, block: Block, here: Place, values: Values, computed: Computed) -> None:
         start = time.perf_counter()
         try:
-            known = self._run([self._values(place)])
-            checked = self._checked({n: known[n][0] for n in self.pipeline.outputs}, place)
+            known = self._calls.for_point(values)
+            checked = [
+                (name, self._check(name, known[name], self._sizes_at(name, block, here)))
+                for name in self._sizes
+            ]
         except (Exception, SystemExit) as error:
-            self._fail(block, place, computed, error)
+            self._fail(block, here, computed, error)
         else:
-            self._keep(block, place, computed, checked)
-        here = _within(block, place)
-        computed.arrays["point_seconds"][here] = max(time.perf_counter() - start, 1e-9)
+            for name, value in checked:
+                where: tuple[int | slice, ...] = (*here, *(slice(n) for n in value.shape))
+                computed.arrays[name][where] = value
+            computed.status[here] = DONE
+        computed.arrays["point_seconds"][here] = max(time.perf_counter() - start, SHORTEST_SECONDS)
 
-    def _compute_whole(
-        self, block: Block, places: list[tuple[int, ...]], computed: Computed
-    ) -> None:
-        """Compute a block through its vectorized stages; point by point if one of them raises."""
-        start = time.perf_counter()
-        try:
-            known = self._run([self._values(place) for place in places])
-        except (Exception, SystemExit):
-            for place in places:
-                self._compute_one(block, place, computed)
-            return
-        for number, place in enumerate(places):
-            try:
-                own = {name: known[name][number] for name in self.pipeline.outputs}
-                self._keep(block, place, computed, self._checked(own, place))
-            except OutputError as error:
-                self._fail(block, place, computed, error)
-        each = (time.perf_counter() - start) / len(places)
-        computed.arrays["point_seconds"][...] = max(each, 1e-9)
-
-    def _values(self, place: tuple[int, ...]) -> Values:
-        where = dict(zip(self.pipeline.dims, place, strict=True))
-        return {**self.pipeline.fixed, **self.pipeline.values_at(where)}
-
-    def _keep(
-        self,
-        block: Block,
-        place: tuple[int, ...],
-        computed: Computed,
-        checked: dict[str, np.ndarray],
-    ) -> None:
-        here = _within(block, place)
-        for name, value in checked.items():
-            where: tuple[int | slice, ...] = (*here, *(slice(n) for n in value.shape))
-            computed.arrays[name][where] = value
-        computed.status[here] = DONE
-
-    def _fail(
-        self, block: Block, place: tuple[int, ...], computed: Computed, error: BaseException
-    ) -> None:
+    def _fail(self, block: Block, here: Place, computed: Computed, error: BaseException) -> None:
+        place = {dim: block.start[i] + here[i] for i, dim in enumerate(self.pipeline.dims)}
+        text = _text_of(error)
+        if isinstance(error, OutputError):
+            values = self.pipeline.values_at(place).items()
+            text += f" At {', '.join(f'{name}={value!r}' for name, value in values)}."
         computed.events.append(
             {
-                "place": dict(zip(self.pipeline.dims, place, strict=True)),
+                "place": place,
                 "kind": "failed",
                 "error_type": type(error).__name__,
-                "error": _text_of(error),
+                "error": text[:LONGEST_ERROR],
             }
         )
 
-    # --- stages --------------------------------------------------------------------------
+    # --- a whole block -------------------------------------------------------------------
 
-    def _run(self, points: list[Values]) -> dict[str, Sequence[Any]]:
-        """Run all stages; return for each output one value a point."""
-        known: dict[str, Sequence[Any]] = {}
-        for stage in self.pipeline.stages:
-            answers = (
-                self._call_vectorized(stage, points, known)
-                if stage.vectorized
-                else [self._call(stage, point, known, i) for i, point in enumerate(points)]
-            )
-            known |= _by_output(stage, answers, len(points))
-        return known
-
-    def _call(
-        self, stage: Stage, point: Values, known: Mapping[str, Sequence[Any]], number: int
-    ) -> Any:
-        arguments = {
-            name: known[name][number] if name in known else point[name]
-            for name in stage.parameters
-            if name != "rng"
-        }
-        if all(stage.outputs[name] is None for name in stage.outputs):
-            own = {name: plain(point[name]) for name in self._depends[stage.name]}
-            key = canonical_json([stage.name, own])
-            return self._memo.get(key, lambda: self._called(stage, point, arguments))
-        return self._called(stage, point, arguments)
-
-    def _called(self, stage: Stage, point: Values, arguments: Values) -> Any:
-        if "rng" in stage.parameters:
-            arguments["rng"] = self._stream(stage, point)
-        return stage.function(**arguments)
-
-    def _call_vectorized(
-        self, stage: Stage, points: list[Values], known: Mapping[str, Sequence[Any]]
-    ) -> Any:
-        arguments: Values = {}
-        for name in stage.parameters:
-            if name == "rng":
-                arguments[name] = [self._stream(stage, point) for point in points]
-            elif name in known:
-                arguments[name] = np.stack([np.asarray(value) for value in known[name]])
-            elif name in self.pipeline.swept:
-                arguments[name] = np.array([point[name] for point in points])
+    def _compute_whole(self, block: Block, computed: Computed) -> None:
+        """Compute a block through its vectorized stages; point by point if that fails."""
+        start = time.perf_counter()
+        corner = tuple(slice(n) for n in block.shape)
+        try:
+            checked = self._whole_outputs(block)
+        except (Exception, SystemExit) as error:
+            if block.points == 1:
+                self._fail(block, (0,) * len(block.shape), computed, error)
             else:
-                arguments[name] = points[0][name]
-        return stage.function(**arguments)
+                self._split(block, computed)
+                return
+        else:
+            for name, value in checked:
+                computed.arrays[name][corner] = value
+            computed.status[corner] = DONE
+        each = (time.perf_counter() - start) / block.points
+        computed.arrays["point_seconds"][corner] = max(each, SHORTEST_SECONDS)
 
-    def _stream(self, stage: Stage, point: Values) -> np.random.Generator:
-        own = {name: point[name] for name in self._depends[stage.name]}
-        return stream(self.pipeline.entropy, stage.name, own)
+    def _split(self, block: Block, computed: Computed) -> None:
+        """Compute each point as a block of its own."""
+        for here in np.ndindex(block.shape):
+            start = tuple(low + i for low, i in zip(block.start, here, strict=True))
+            one = Block(block.number, block.index, start, (1,) * len(here))
+            views = {name: _at(array, here) for name, array in computed.arrays.items()}
+            inside = Computed(views, _at(computed.status, here), computed.events)
+            self._compute_whole(one, inside)
+
+    def _whole_outputs(self, block: Block) -> list[tuple[str, np.ndarray]]:
+        points = block.points
+        columns = self._columns(block)
+        constants = {n: v for n, v in self.pipeline.fixed.items() if n not in columns}
+        known = self._calls.for_block(columns, constants, points)
+        found = []
+        for name, sizes in self._sizes.items():
+            value = self._check(name, known[name], {"point": points, **sizes})
+            found.append((name, value.reshape(*block.shape, *sizes.values())))
+        return found
+
+    def _columns(self, block: Block) -> Columns:
+        """Return the swept parameters of a block's points, each of shape (points,)."""
+        columns: Columns = {}
+        for number, axis in enumerate(self.pipeline.axes):
+            low, n = block.start[number], block.shape[number]
+            before = math.prod(block.shape[:number])
+            after = math.prod(block.shape[number + 1 :])
+            for name, column in zip(axis.names, axis.columns, strict=True):
+                columns[name] = np.tile(np.repeat(column[low : low + n], after), before)
+        return columns
 
     # --- outputs -------------------------------------------------------------------------
 
     def _inner(self, array: Array) -> tuple[int, ...]:
         return array.shape[len(self.pipeline.dims) :]
 
-    def _checked(self, values: Values, place: tuple[int, ...]) -> dict[str, np.ndarray]:
-        return {
-            name: self._check(name, var, values[name], place)
-            for name, var in self.pipeline.outputs.items()
-        }
+    def _sizes_at(self, output: str, block: Block, here: Place) -> dict[str, int]:
+        """Return the lengths of an output's dims at one point."""
+        sizes = self._sizes[output]
+        if not self._ragged:
+            return sizes
+        place = {dim: block.start[i] + here[i] for i, dim in enumerate(self.pipeline.dims)}
+        return {dim: self.pipeline.inner[dim].size_at(place) for dim in sizes}
 
-    def _check(self, name: str, var: Var, value: Any, place: tuple[int, ...]) -> np.ndarray:
+    def _check(self, name: str, value: Any, sizes: dict[str, int]) -> np.ndarray:
+        """Return an output as the stored type; refuse another shape or kind of values."""
         array = np.asarray(value)
-        shape = self._inner(self._arrays[name])
-        if self._ragged:
-            where = dict(zip(self.pipeline.dims, place, strict=True))
-            shape = tuple(self.pipeline.inner[dim].size_at(where) for dim in var.dims)
-        if array.shape != shape:
-            declared = ", ".join(f"{d}={n}" for d, n in zip(var.dims, shape, strict=True))
+        if array.shape != tuple(sizes.values()):
+            declared = ", ".join(f"{dim}={n}" for dim, n in sizes.items())
             raise OutputError(
-                f"{self._shown(name, place)} with shape {array.shape}; the pipeline declares "
-                f"{declared or 'one number'}."
+                f"{self._maker(name)} returned '{name}' with shape {array.shape}; the pipeline "
+                f"declares {declared or 'one number'}."
             )
         stored = _cast(array, self._arrays[name].dtype)
         if stored is None:
             raise OutputError(
-                f"{self._shown(name, place)} as {array.dtype}, which does not fit the {var.dtype} "
-                "that the pipeline declares."
+                f"{self._maker(name)} returned '{name}' as {array.dtype}, which does not fit the "
+                f"{self._arrays[name].dtype} that the pipeline declares."
             )
         return stored
 
-    def _shown(self, name: str, place: tuple[int, ...]) -> str:
-        stage = next(stage for stage in self.pipeline.stages if name in stage.outputs)
-        swept = self.pipeline.values_at(dict(zip(self.pipeline.dims, place, strict=True)))
-        return (
-            f"{stage.name}({', '.join(f'{n}={v!r}' for n, v in swept.items())}) returned '{name}'"
+    def _maker(self, output: str) -> str:
+        stage = next(stage for stage in self.pipeline.stages if output in stage.outputs)
+        return f"{stage.name}()"
+
+
+class _Calls:
+    """Calls a pipeline's stages, each with what it asks for by name."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._memo = Memo(pipeline.needs.memory_bytes // 4)
+        self._stages = [_Wired(stage, pipeline) for stage in pipeline.stages]
+
+    def for_point(self, values: Values) -> Values:
+        """Return the parameters of a point with all that the stages made of them."""
+        known = dict(values)
+        for wired in self._stages:
+            answer = self._call(wired, known)
+            known[wired.name] = answer
+            for name in wired.fields:
+                known[name] = _field(wired, answer, name)
+        return known
+
+    def for_block(self, columns: Columns, constants: Values, points: int) -> Columns:
+        """Return the columns (points, ...) of a block with all that the stages made of them."""
+        known = dict(columns)
+        for wired in self._stages:
+            if wired.vectorized:
+                made = self._call_vectorized(wired, known, constants, points)
+            else:
+                made = self._call_each(wired, known, constants, points)
+            known |= made
+        return known
+
+    def _call(self, wired: "_Wired", known: Values) -> Any:
+        if not wired.remembered:
+            return self._called(wired, known)
+        own = {name: plain(known[name]) for name in wired.depends}
+        key = canonical_json([wired.name, own])
+        return self._memo.get(key, lambda: self._called(wired, known))
+
+    def _called(self, wired: "_Wired", known: Values) -> Any:
+        arguments = {name: known[name] for name in wired.arguments}
+        if wired.takes_rng:
+            arguments["rng"] = self._stream(wired, known)
+        return wired.function(**arguments)
+
+    def _call_each(
+        self,
+        wired: "_Wired",
+        known: Columns,
+        constants: Values,
+        points: int,
+    ) -> Columns:
+        answers = [self._call(wired, one) for one in _rows(known, constants, points)]
+        columns = {name: [_field(wired, a, name) for a in answers] for name in wired.fields}
+        return {wired.name: answers, **columns}
+
+    def _call_vectorized(
+        self,
+        wired: "_Wired",
+        known: Columns,
+        constants: Values,
+        points: int,
+    ) -> Columns:
+        arguments: Values = {
+            name: np.asarray(known[name]) if name in known else constants[name]
+            for name in wired.arguments
+        }
+        if wired.takes_rng:
+            rows = _rows(known, constants, points)
+            arguments["rng"] = [self._stream(wired, one) for one in rows]
+        answer = wired.function(**arguments)
+        if not wired.fields:
+            return {wired.name: _column(wired, wired.name, answer, points)}
+        return {
+            name: _column(wired, name, _field(wired, answer, name), points) for name in wired.fields
+        }
+
+    def _stream(self, wired: "_Wired", known: Values) -> np.random.Generator:
+        own = {name: known[name] for name in wired.depends}
+        return stream(self._pipeline.entropy, wired.name, own)
+
+
+class _Wired:
+    """A stage with what has to be known of it at every call."""
+
+    def __init__(self, stage: Stage, pipeline: Pipeline) -> None:
+        self.name = stage.name
+        self.function = stage.function
+        self.vectorized = stage.vectorized
+        self.arguments = [name for name in stage.parameters if name != "rng"]
+        self.takes_rng = "rng" in stage.parameters
+        self.depends = pipeline.depends(stage)
+        self.fields = stage.fields or ()
+        self.remembered = not stage.vectorized and not any(stage.outputs.values())
+
+
+def _rows(columns: Columns, constants: Values, points: int) -> Iterable[Values]:
+    """Yield what is known of each point, swept parameters as plain numbers."""
+    lists = {
+        name: column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+        for name, column in columns.items()
+    }
+    for i in range(points):
+        yield {**constants, **{name: column[i] for name, column in lists.items()}}
+
+
+def _field(wired: _Wired, answer: Any, name: str) -> Any:
+    try:
+        return getattr(answer, name)
+    except AttributeError:
+        raise OutputError(
+            f"{wired.name}() returned {type(answer).__name__}; it declares a NamedTuple with "
+            f"{', '.join(wired.fields)}."
+        ) from None
+
+
+def _column(wired: _Wired, name: str, column: Any, points: int) -> Any:
+    if np.ndim(column) == 0 or len(column) != points:
+        raise OutputError(
+            f"{wired.name}() was given {points} points and returned '{name}' with shape "
+            f"{np.shape(column)}; its first dimension is the points'."
         )
+    return column
+
+
+def _at(array: np.ndarray, here: Place) -> np.ndarray:
+    """Return the view of one point, with swept dims of length 1."""
+    return array[tuple(slice(i, i + 1) for i in here)]
 
 
 def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
@@ -284,47 +361,10 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     return stored if np.array_equal(stored, array) else None
 
 
-def _by_output(stage: Stage, answers: Any, points: int) -> dict[str, Sequence[Any]]:
-    """Return for each output of a stage one value a point."""
-    if stage.fields is None:
-        return {stage.name: _one_each(stage.name, stage.name, answers, points)}
-    if stage.vectorized:
-        _check_fields(stage, answers)
-        columns = {name: getattr(answers, name) for name in stage.fields}
-        return {n: _one_each(stage.name, n, column, points) for n, column in columns.items()}
-    for answer in answers:
-        _check_fields(stage, answer)
-    columns = {name: [getattr(answer, name) for answer in answers] for name in stage.fields}
-    return {**columns, stage.name: answers}
-
-
-def _check_fields(stage: Stage, answer: Any) -> None:
-    assert stage.fields is not None
-    if not all(hasattr(answer, name) for name in stage.fields):
-        raise OutputError(
-            f"{stage.name}() returned {type(answer).__name__}; it declares a NamedTuple with "
-            f"{', '.join(stage.fields)}."
-        )
-
-
-def _one_each(stage: str, name: str, column: Any, points: int) -> Sequence[Any]:
-    if not hasattr(column, "__len__") or len(column) != points:
-        raise OutputError(
-            f"{stage}() was given {points} points and returned '{name}' with "
-            f"{np.shape(column)} values; its first dimension is the points'."
-        )
-    found: Sequence[Any] = column
-    return found
-
-
-def _within(block: Block, place: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(i - low for i, low in zip(place, block.start, strict=True))
-
-
 def _text_of(error: BaseException) -> str:
     """Return the exception's text and where it was raised."""
     if isinstance(error, OutputError):
-        return str(error)[:LONGEST_ERROR]
+        return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f" [{frame.filename}:{frame.lineno}]"
     return str(error)[: LONGEST_ERROR - len(where)] + where

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep import Axis, Coord, Pipeline, Stage, Var
+from sweep.memo import Memo
 from sweep.plan import Grid
 from sweep.study import Study
-from sweep.task import Computed, Evaluator, Memo, stream
+from sweep.task import Computed, Evaluator, stream
 from sweep.template import DONE, FAILED
 
 
@@ -101,7 +102,8 @@ class TestFailures:
         computed = compute(pipeline)
         (event,) = computed.events
         assert event["error_type"] == "OutputError"
-        assert "f(a=1.5) returned 'f'" in event["error"]
+        assert "f() returned 'f'" in event["error"]
+        assert event["error"].endswith("At a=1.5.")
         assert re.search(text, event["error"])
         assert np.isnan(computed.arrays["f"]).all()
 
@@ -205,6 +207,19 @@ class TestVectorizedStages:
         np.testing.assert_array_equal(ours.arrays["heights"], theirs.arrays["height"])
         np.testing.assert_array_equal(ours.status, theirs.status)
         assert len(ours.events) == len(theirs.events) == 4
+
+    def test_are_called_once_for_a_block(self) -> None:
+        calls = []
+
+        def many(a: np.ndarray, b: np.ndarray, k: float = 2.0) -> Annotated[float, Var(())]:
+            calls.append((a.tolist(), b.tolist(), k))
+            return a + k * b  # type: ignore[return-value]
+
+        axes = [Axis("a", [1.0, 2.0]), Axis("b", [0.0, 5.0, 7.0])]
+        computed = compute(Pipeline(Stage(many, vectorized=True), axes=axes))
+        assert calls == [([1, 1, 1, 2, 2, 2], [0, 5, 7, 0, 5, 7], 2.0)]
+        np.testing.assert_array_equal(computed.arrays["many"], [[1, 11, 15], [2, 12, 16]])
+        assert (computed.arrays["point_seconds"] > 0).all()
 
     def test_must_return_a_value_for_each_point(self) -> None:
         def f(a: np.ndarray) -> Annotated[float, Var(())]:

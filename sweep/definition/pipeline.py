@@ -1,8 +1,9 @@
 """Pipeline: stages, what to vary, and how outputs are laid out."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from types import MappingProxyType
@@ -96,6 +97,8 @@ class Pipeline:
                     continue
                 units = self.units.get(name, "1")
                 new = Parameter(name, annotation, default, stage.name, units)
+                if stage.vectorized and new.takes_lists():  # of one value a point
+                    new = replace(new, annotation=inspect.Parameter.empty)
                 old = found.setdefault(name, new)
                 if old.default is not new.default and old.default != new.default:
                     raise DefinitionError(

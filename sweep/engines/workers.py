@@ -192,7 +192,7 @@ class Driver:
         requests, replies, lifeline, console = map(int, descriptors)
         _end_with(lifeline)
         _keep_from_children(requests, replies, lifeline)
-        self.requests = open(requests)  # noqa: SIM115 - open for life
+        self.requests = os.fdopen(requests, encoding="ascii")
         self._replies = replies
         self._console = console
 
@@ -201,7 +201,8 @@ class Driver:
         os.dup2(self._console, 1)
         os.dup2(self._console, 2)
         os.close(self._console)
-        sys.stdout.reconfigure(line_buffering=True)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or a file may be behind it
+            sys.stdout.reconfigure(line_buffering=True)
         self.reply(word)
 
     def reply(self, line: str) -> None:

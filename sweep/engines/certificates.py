@@ -1,0 +1,99 @@
+"""Certificates: a key pair for one run's connections, in a private folder that goes with the run.
+
+Whoever can read the folder can join the cluster and run code as its owner. So the folder is
+readable by its owner alone, stands outside any store, and is removed at the end; what a run
+that was killed left behind is removed by the next.
+"""
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from sweep.errors import EngineError
+
+SPARE = timedelta(minutes=10)  # for what comes after the computing
+
+
+def private_folder() -> Path:
+    """Return a new folder that only this user can enter, and remove those of dead processes.
+
+    It is ``HOST-PID-RANDOM`` in a folder of this user's in the temporary directory.
+
+    Raises
+    ------
+    EngineError
+        If the folder above it is not this user's alone.
+    """
+    parent = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
+    parent.mkdir(mode=0o700, exist_ok=True)
+    found = parent.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EngineError(
+            f"{parent} is not a folder of yours alone, so it is no place for keys. Remove it, or "
+            "set TMPDIR to a folder of your own."
+        )
+    host = socket.gethostname()
+    for folder in parent.glob(f"{host}-*-*"):
+        if not _is_running(int(folder.name.removeprefix(f"{host}-").split("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)  # another run may be at the same
+    return Path(tempfile.mkdtemp(prefix=f"{host}-{os.getpid()}-", dir=parent))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's: ours is gone and its number was used again
+        return False
+    return True
+
+
+def write_certificates(folder: Path, seconds: float) -> None:
+    """Write ca.pem, cert.pem and key.pem, readable by this user alone.
+
+    The certificate signs itself and is its own authority: who has no copy of its key is
+    refused, whoever signed theirs.
+
+    Parameters
+    ----------
+    folder
+        Where none of the three exists yet.
+    seconds
+        How long the run takes at most; the certificate is valid for ten minutes more.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sweep")])
+    now = datetime.now(UTC)
+    identity = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SPARE)  # the clocks of a cluster differ
+        .not_valid_after(now + timedelta(seconds=seconds) + SPARE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(identity, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    public = certificate.public_bytes(Encoding.PEM)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for file, content in [("ca.pem", public), ("cert.pem", public), ("key.pem", private)]:
+        with open(folder / file, "xb", opener=_open_private) as pem:
+            pem.write(content)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
