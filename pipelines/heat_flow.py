@@ -1,4 +1,4 @@
-"""How soon the middle of an ice-cold metal plate is at room temperature, once one edge is heated.
+"""How soon is the middle of an ice-cold plate at room temperature, once one edge is heated?
 
 A square plate starts at 0 degC and stands in melting ice on three sides; its top edge is held at
 `t_top`. The centre tends to about t_top / 4, so below some 80 degC it never gets to 20 degC at

@@ -1,4 +1,4 @@
-"""How small the softening may be for a time step, before close encounters spoil the energy.
+"""How small may the softening be for a time step, before close encounters spoil the energy?
 
 Star clusters in equilibrium (Plummer spheres of a few seeds) are followed by leapfrog for four time
 units, a little more than one crossing, for a range of softenings and of time steps. Where the step

@@ -12,7 +12,7 @@ import click
 
 from sweep.definition import Pipeline
 from sweep.errors import StudyError, SweepError, WorkerError
-from sweep.progress import Lines, Progress, Reporter, clock_text
+from sweep.progress import Lines, Progress, Reporter, clock_text, short_path
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.run import resume as resume_store
 from sweep.status import Status, age_text
@@ -46,6 +46,8 @@ def _command(function: Command) -> click.Command:
         except SweepError as error:
             _tell(error)
             code = INCOMPLETE if isinstance(error, WorkerError) else MISTAKE
+        except KeyboardInterrupt:
+            code = INTERRUPTED
         sys.exit(code)
 
     return main.command()(guarded)
@@ -255,7 +257,7 @@ def _finish(summary: Summary) -> int:
             f"run have run={summary.run}.",
             err=True,
         )
-    store = _relative(summary.store)
+    store = short_path(summary.store)
     if tally.failed:
         _print_failures(read_status(summary.store))
     click.echo(f'\nimport xarray as xr\nds = xr.open_zarr("{store}")')
@@ -268,11 +270,6 @@ def _finish(summary: Summary) -> int:
     return SOME_FAILED if tally.failed else ALL_DONE
 
 
-def _relative(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def _print_failures(found: Status, most: int = 5) -> None:
     for failure in found.failures[:most]:
         values = ", ".join(f"{name}={value!r}" for name, value in failure.values.items())
@@ -280,7 +277,7 @@ def _print_failures(found: Status, most: int = 5) -> None:
     if len(found.failures) > most:
         click.echo(
             f"and {len(found.failures) - most} more: "
-            f'xr.open_zarr("{_relative(found.store)}", group="events")'
+            f'xr.open_zarr("{short_path(found.store)}", group="events")'
         )
 
 

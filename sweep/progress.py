@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from sweep.drive import Tally
@@ -75,6 +76,12 @@ def clock_text(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def short_path(path: Path) -> str:
+    """Return a path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 class Progress(Quiet):
     """A live bar on a terminal."""
 
@@ -84,13 +91,13 @@ class Progress(Quiet):
         from rich.progress import Progress as Bar
 
         self._bar = Bar(
-            TextColumn("{task.completed:.0f}/{task.total:.0f} points"),
             BarColumn(),
-            TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"),
+            TextColumn("{task.description}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("to go"),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task("", total=1, failed=0, rate="")
+        self._task = self._bar.add_task("starting", total=None)
 
     def say(self, text: str) -> None:
         """Show a line above the bar."""
@@ -107,9 +114,9 @@ class Progress(Quiet):
     def update(self, tally: Tally) -> None:
         """Move the bar."""
         rate = tally.computed / max(time.monotonic() - self._began, 1e-9)
+        counts = f"{tally.done} done, {tally.failed} failed, {tally.left} left"
         self._bar.update(
             self._task,
             completed=tally.points - tally.left,
-            failed=tally.failed,
-            rate=f"{rate:.3g}/s" if rate else "starting",
+            description=f"{counts}, {rate:.3g} points/s" if rate else counts,
         )

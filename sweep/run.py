@@ -36,7 +36,7 @@ from sweep.forecast import (
     time_a_few,
 )
 from sweep.plan import Block, Grid, Plan
-from sweep.progress import Progress, Quiet, Reporter
+from sweep.progress import Progress, Quiet, Reporter, short_path
 from sweep.provenance import gather
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
@@ -219,7 +219,7 @@ def execute(
             return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
     engine = options.engine(pipeline)
     stop = Stop()
-    with _sent(pipeline, study, engine) as message, stop.on_signals(reporter.say):
+    with _sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
         try:
             engine.start()
             store = store or _create(pipeline, study, path, engine, message)
@@ -274,7 +274,7 @@ def estimate(
         if not todo.blocks_left:
             return forecast(pipeline, store.grid, (0, 0), None, commit, count)
     engine = Options("processes", 1).engine(pipeline)
-    with _sent(pipeline, study, engine) as message:
+    with _sent(pipeline, study, "processes") as message:
         try:
             engine.start()
             timing = time_a_few(engine, message, pipeline)
@@ -348,12 +348,10 @@ class _Running:
 
     def _opening(self, todo: Plan) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
-        workers = f"{self.engine.capacity} {self.engine.name} worker" + "s" * (
-            self.engine.capacity > 1
-        )
+        workers = f"{self.engine.capacity} worker{'s' * (self.engine.capacity > 1)}"
         return (
-            f"{self.store.path}: {todo.points_left} of {todo.grid.points} points to do"
-            f"{axes and f' ({axes})'}, {todo.blocks_left} blocks, on {workers}"
+            f"{short_path(self.store.path)}: {todo.points_left} of {todo.grid.points} points to do"
+            f"{axes and f' ({axes})'}, {todo.blocks_left} blocks, on {self.engine.name}, {workers}"
         )
 
     def _describe(self, number: int) -> None:
@@ -431,7 +429,9 @@ def _place_of(study: Study | None, path: Path) -> dict[str, str] | None:
 
 
 @contextmanager
-def _sent(pipeline: Pipeline, study: Study | None, engine: Engine) -> Iterator[Mapping[str, str]]:
+def _sent(
+    pipeline: Pipeline, study: Study | None, on: str | Executor
+) -> Iterator[Mapping[str, str]]:
     """Yield the words that stand for a pipeline in messages to workers.
 
     A pipeline that no file holds goes by value: as it is to this very process, else through a
@@ -439,13 +439,19 @@ def _sent(pipeline: Pipeline, study: Study | None, engine: Engine) -> Iterator[M
     """
     if study is not None and _is_plain(pipeline):
         yield study.reference
-    elif engine.name == "serial":
+    elif on == "serial":
         key = uuid.uuid4().hex
         LOCAL[key] = pipeline
         try:
             yield {"local": key}
         finally:
             del LOCAL[key]
+    elif isinstance(on, str) and on.startswith("tls://"):
+        raise DefinitionError(
+            "The pipeline is defined in a notebook or a script (or has a constant that JSON "
+            f"cannot tell), which the workers of {on} cannot import. Put it in a file of its own "
+            'that they see, and run that: sweep.run("FILE.py", ...).'
+        )
     else:
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
             file = Path(folder) / "pipeline.pickle"

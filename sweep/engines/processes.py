@@ -107,7 +107,10 @@ class WorkerPool(Executor):
         try:
             worker = self._start_worker()
             while call := self._calls.get():
+                if call[0].cancelled():
+                    continue
                 if worker.is_gone():
+                    worker.death()
                     worker = self._start_worker()
                 self._carry(worker, *call)
             worker.say_goodbye()

@@ -117,6 +117,8 @@ class WorkerProcess:
 
     def is_gone(self, seconds: float = 0.0) -> bool:
         """Return whether the worker has closed its end of the pipes, or does in some seconds."""
+        if self._death:
+            return True
         pipe = select.poll()
         pipe.register(self._replies, 0)  # a pipe's end is told without asking
         return bool(pipe.poll(seconds * 1000))
