@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from sweep import durable
 from sweep.plan import Block, Grid
-from sweep.store import BlockWriter
+from sweep.store import BlockWriter, Store
 from sweep.task import Computed, Evaluator
 
 ORDERS = "SWEEP_FAULTS"  # the environment variable that names the campaign's folder
@@ -30,6 +30,7 @@ BLOCK = (1, 4)  # points of a block: 15 is no multiple of 4, so some are smaller
 BATCH_SECONDS = 0.2  # a few blocks, so that a kill costs a few
 FOLD_SECONDS = 0.4  # so that folds happen while blocks are in flight
 
+When = Literal["creation", "start", "first fold", "work", "end"]
 Moment = Literal["before", "half", "after"]
 ROOT = r"\.zarr/zarr\.json<"
 
@@ -44,8 +45,8 @@ class Step:
     ----------
     when
         Where it comes in the life of a store: while it is made ("creation"), when a driver takes
-        its run number ("start"), at the first fold of the tables ("first fold"), or while blocks
-        are computed ("work").
+        its run number ("start"), at the first fold of the tables ("first fold"), while blocks
+        are computed ("work"), or when all of them are committed ("end").
     operation, moment, path
         What the process is at: an operation on a path (for a rename ``new<old``) that matches.
     most_skips
@@ -54,7 +55,7 @@ class Step:
 
     name: str
     role: Literal["worker", "driver"]
-    when: Literal["creation", "start", "first fold", "work"]
+    when: When
     operation: str
     moment: Moment
     path: str = ""
@@ -72,7 +73,7 @@ def _worker(name: str, operation: str, moment: Moment, path: str = "", skips: in
 
 
 def _driver(
-    when: Literal["creation", "start", "first fold", "work"],
+    when: When,
     name: str,
     operation: str,
     moment: Moment,
@@ -126,6 +127,7 @@ STEPS = (
     _driver("work", "root metadata: before the rename", "rename", "before", ROOT, 2),
     _driver("work", "root metadata: renamed", "rename", "after", ROOT, 2),
     _driver("work", "random instant, from outside", "outside", "after"),
+    _driver("end", "all done, before the last fold", "end", "after"),
 )
 
 
@@ -295,6 +297,7 @@ def install(folder: Path) -> None:
     _wrap(BlockWriter, "commit", lambda commit: _watched_commit(killer, commit))
     # `sweep.run` is also the name of a function, which hides the module.
     run, drive = importlib.import_module("sweep.run"), importlib.import_module("sweep.drive")
+    _wrap(Store, "update_run", lambda update: _watched_update(killer, update))
     _wrap(run, "make_engine", lambda make: _watched_engines(killer, make))
     _wrap(run, "choose_grid", lambda choose: lambda pipeline, *rest: _grid(pipeline))
     _wrap(run, "FOLD_SECONDS", lambda seconds: FOLD_SECONDS)
@@ -344,6 +347,15 @@ def _watched_commit(killer: Killer, commit: Callable[..., None]) -> Callable[...
         killer.end()
 
     return committed
+
+
+def _watched_update(killer: Killer, update: Callable[..., None]) -> Callable[..., None]:
+    def updated(store: Store, number: int, record: Any) -> None:
+        update(store, number, record)
+        if record["state"] == "complete":
+            killer.reach("end", "after")
+
+    return updated
 
 
 def _watched_engines(killer: Killer, make: Callable[..., Any]) -> Callable[..., Any]:

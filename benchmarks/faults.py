@@ -48,6 +48,7 @@ LONGEST_DRIVER = 120.0  # s; the sweep takes 3 s undisturbed
 LONGEST_ORPHAN = 60.0  # s that workers may outlive their driver
 POLL = 0.02  # s
 KILLS_A_ROUND = 14
+BLOCKS_BEFORE_END = 56  # of 64
 MOST_VIOLATIONS = 20  # then there is enough to mend
 TIMED = ("run", "point_seconds")  # arrays that differ between two computations of a block
 
@@ -271,6 +272,7 @@ class _Player:
     def _drive(self) -> tuple[int, str]:
         """Run one driver; return its exit code and what it said."""
         self.round.drivers += 1
+        self._forget_flights()
         said = self.folder / f"driver{self.round.drivers}.txt"
         on, workers = self.engine
         what = ["resume"] if exists(self.store) else ["run", HERE / "fault_study.py"]
@@ -328,8 +330,13 @@ class _Player:
                     process.kill()
             psutil.wait_procs(orphans, LONGEST_ORPHAN)
             orphans = self._orphans()
-        for flight in (self.folder / "flights").iterdir():
-            flight.unlink()
+
+    def _forget_flights(self) -> None:
+        """Remove the marks of processes that were killed by others."""
+        alive = {str(process.pid) for process in self._orphans()}
+        for mark in (self.folder / "flights").iterdir():
+            if mark.name not in alive:
+                mark.unlink()
 
     # --- orders --------------------------------------------------------------------------
 
@@ -351,7 +358,8 @@ class _Player:
             self._quiet_until = len(self._first_seen) + int(self.rng.integers(4))
         enough = len(self.round.kills) >= KILLS_A_ROUND
         if self._pending is None and not enough and len(self._first_seen) >= self._quiet_until:
-            self._place(lambda step: step.when == "work")
+            now = "end" if len(self._first_seen) > BLOCKS_BEFORE_END else "work"
+            self._place(lambda step: step.when == now)
 
     def _place(self, fits: Callable[[Step], bool]) -> None:
         """Take an order out of the pool and place it, if one fits."""

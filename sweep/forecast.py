@@ -23,7 +23,8 @@ from sweep.plan import (
 from sweep.task import largest_bytes
 from sweep.template import block_arrays, template
 
-PILOT_SECONDS = 1.0  # for all timed points together
+PILOT_SECONDS = 1.0  # for all timed points together, before a run
+PLAN_SECONDS = 5.0  # the same for ``sweep plan``, whose answer they are
 PATIENCE_SECONDS = 20.0  # for the first, its compilers included; then its worker is ended
 FEW_POINTS = 64  # not worth timing: each is a block of its own
 TABLE_FILES = 110  # the tables' columns, the metadata, what lies in .sweep
@@ -104,8 +105,12 @@ def choose_grid(
     return Grid(shape, block_shape(shape, points_per_block(math.prod(shape), workers, cost)))
 
 
-def time_a_few(engine: Engine, study: Mapping[str, str], pipeline: Pipeline) -> Timing:
-    """Time some points of a pipeline on a worker; what they compute is thrown away.
+def time_a_few(
+    engine: Engine, study: Mapping[str, str], pipeline: Pipeline, seconds: float
+) -> Timing:
+    """Time some points of a pipeline on a worker, until they took `seconds`.
+
+    What they compute is thrown away.
 
     Raises
     ------
@@ -122,12 +127,12 @@ def time_a_few(engine: Engine, study: Mapping[str, str], pipeline: Pipeline) -> 
             "constants": dict(pipeline.constants),
             "points": [pipeline.values_at(place) for place in places],
             "copies": max(1, min(1000, 16_000_000 // largest)),
-            "seconds": PILOT_SECONDS,
+            "seconds": seconds,
         },
     )
     match _outcome(engine, ticket):
-        case Done(seconds):
-            return Timing(tuple(seconds))
+        case Done(times):
+            return Timing(tuple(times))
         case Raised(kind, text, trace):
             raise WorkerError(kind, text, trace)
         case _:

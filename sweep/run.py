@@ -5,6 +5,7 @@ costs no more than the blocks in flight.
 """
 
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -24,9 +25,11 @@ from sweep.dataset import open_dataset
 from sweep.definition import Pipeline
 from sweep.definition.specification import plain
 from sweep.drive import Drive, Stop, Tally
-from sweep.engines import Engine, make_engine
+from sweep.engines import Engine, make_engine, usable_cores
 from sweep.errors import DefinitionError, EngineError, StudyError
 from sweep.forecast import (
+    PILOT_SECONDS,
+    PLAN_SECONDS,
     Forecast,
     choose_grid,
     forecast,
@@ -59,11 +62,12 @@ class Options:
     tls_dir: Path | None = None
     dashboard: bool = False
 
-    def engine(self, pipeline: Pipeline) -> Engine:
-        """Return the engine for a pipeline, not yet started."""
+    def engine(self, pipeline: Pipeline, tasks: int) -> Engine:
+        """Return the engine for at most so many tasks of a pipeline, not yet started."""
+        fit = max(1, usable_cores() // pipeline.needs.cores)
         return make_engine(
             self.on,
-            workers=self.workers,
+            workers=self.workers or min(fit, tasks),
             threads=pipeline.needs.cores,
             dashboard=self.dashboard,
             tls_dir=self.tls_dir,
@@ -216,8 +220,10 @@ def execute(
         store.check_same(pipeline)
         todo = store.plan()
         if not todo.blocks_left:
+            Folder(store).catch_up()
             return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
-    engine = options.engine(pipeline)
+    tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
+    engine = options.engine(pipeline, tasks)
     stop = Stop()
     with _sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
         try:
@@ -265,7 +271,8 @@ def estimate(
     """Return what is left of a sweep and what it will cost."""
     pipeline.check_complete()
     options = Options("processes", workers)
-    count = options.engine(pipeline).capacity
+    points = math.prod(pipeline.dims.values())
+    count = options.engine(pipeline, points).capacity
     commit = _commit_seconds(pipeline, path or Path())
     store = Store(path) if path and exists(path) else None
     if store is not None:
@@ -273,11 +280,11 @@ def estimate(
         todo = store.plan()
         if not todo.blocks_left:
             return forecast(pipeline, store.grid, (0, 0), None, commit, count)
-    engine = Options("processes", 1).engine(pipeline)
+    engine = Options("processes", 1).engine(pipeline, 1)
     with _sent(pipeline, study, "processes") as message:
         try:
             engine.start()
-            timing = time_a_few(engine, message, pipeline)
+            timing = time_a_few(engine, message, pipeline, PLAN_SECONDS)
         finally:
             engine.close()
     if store is not None:
@@ -398,7 +405,9 @@ def _create(
     pipeline: Pipeline, study: Study | None, path: Path, engine: Engine, message: Mapping[str, str]
 ) -> Store:
     """Make the store, its blocks sized by a few timed points where that matters."""
-    timing = time_a_few(engine, message, pipeline) if needs_timing(pipeline) else None
+    timing = None
+    if needs_timing(pipeline):
+        timing = time_a_few(engine, message, pipeline, PILOT_SECONDS)
     grid = choose_grid(pipeline, timing, engine.capacity, _commit_seconds(pipeline, path))
     return create_with(pipeline, study, path, grid)
 

@@ -1,6 +1,5 @@
 """The command line: what a person types, reads, and gets as an exit code."""
 
-import os
 import subprocess
 import sys
 import time
@@ -191,17 +190,27 @@ class TestProgress:
         assert clock_text(seconds) == text
 
 
-def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
-    """A bound on what is imported: the best of five, with compiled modules as users have them."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "sweep", "--help"]
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-        times.append(time.perf_counter() - start)
-    assert min(times[1:]) < 0.5
+def test_help_answers_without_loading_what_is_slow_to_load() -> None:
+    """Its time is measured in benchmarks/engine.py; this is what it hangs on."""
+    code = (
+        "import sys; from sweep.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Usage:" in done.stdout
+    slow = {
+        "dask",
+        "distributed",
+        "numba",
+        "zarr",
+        "xarray",
+        "pandas",
+        "rich",
+        "numcodecs",
+        "scipy",
+    }
+    assert not slow & set(done.stderr.split())
 
 
 def test_store_is_found_by_a_relative_and_an_absolute_path(throw_file: Path) -> None:

@@ -265,7 +265,7 @@ class LosingEngine(SerialEngine):
 class TestLostWorkers:
     def run(self, throw: Study, path: Path, engine: LosingEngine) -> Summary:
         class Losing(Options):
-            def engine(self, pipeline: Pipeline) -> LosingEngine:
+            def engine(self, pipeline: Pipeline, tasks: int) -> LosingEngine:
                 return engine
 
         create_with(throw.pipeline, throw, path, Grid((5, 4), (1, 4)))

@@ -86,7 +86,7 @@ def resolve(function: str) -> Any:
 def make_engine(
     on: "str | Executor",
     *,
-    workers: int | None = None,
+    workers: int = 1,
     threads: int = 1,
     dashboard: bool = False,
     tls_dir: Path | None = None,
@@ -100,7 +100,7 @@ def make_engine(
         Dask scheduler that runs, or any `concurrent.futures.Executor` whose workers run one
         call at a time.
     workers
-        Worker processes to start; by default as many as the cores hold at `threads` each.
+        Worker processes to start, or that the executor has.
     threads
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     dashboard
@@ -116,8 +116,7 @@ def make_engine(
     if isinstance(on, Executor):
         from sweep.engines.executor import ExecutorEngine
 
-        return ExecutorEngine(on, workers or 1)
-    count = workers or max(1, usable_cores() // threads)
+        return ExecutorEngine(on, workers)
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 
@@ -125,11 +124,11 @@ def make_engine(
     if on == "processes":
         from sweep.engines.processes import ProcessesEngine
 
-        return ProcessesEngine(count, threads)
+        return ProcessesEngine(workers, threads)
     if on == "dask":
         from sweep.engines.dask import LocalDaskEngine
 
-        return LocalDaskEngine(count, threads, dashboard=dashboard)
+        return LocalDaskEngine(workers, threads, dashboard=dashboard)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 

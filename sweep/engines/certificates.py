@@ -10,6 +10,8 @@ import shutil
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,10 +26,12 @@ from sweep.errors import EngineError
 SPARE = timedelta(minutes=10)  # for what comes after the computing
 
 
-def private_folder() -> Path:
-    """Return a new folder that only this user can enter, and remove those of dead processes.
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Make a folder that only this user can enter, and remove it in the end.
 
-    It is ``HOST-PID-RANDOM`` in a folder of this user's in the temporary directory.
+    It is ``HOST-PID-RANDOM`` in a folder of this user's in the temporary directory. Those of
+    dead processes are removed, too.
 
     Raises
     ------
@@ -43,10 +47,11 @@ def private_folder() -> Path:
             "set TMPDIR to a folder of your own."
         )
     host = socket.gethostname()
-    for folder in parent.glob(f"{host}-*-*"):
-        if not _is_running(int(folder.name.removeprefix(f"{host}-").split("-")[0])):
-            shutil.rmtree(folder, ignore_errors=True)  # another run may be at the same
-    return Path(tempfile.mkdtemp(prefix=f"{host}-{os.getpid()}-", dir=parent))
+    for old in parent.glob(f"{host}-*-*"):
+        if not _is_running(int(old.name.removeprefix(f"{host}-").split("-")[0])):
+            shutil.rmtree(old, ignore_errors=True)  # another run may be at the same
+    with tempfile.TemporaryDirectory(prefix=f"{host}-{os.getpid()}-", dir=parent) as folder:
+        yield Path(folder)
 
 
 def _is_running(pid: int) -> bool:

@@ -114,13 +114,13 @@ class WorkerPool(Executor):
                     worker = self._start_worker()
                 self._carry(worker, *call)
             worker.say_goodbye()
-        except (WorkerDied, OSError) as error:
+        except WorkerDied as error:
             self._give_up(f"Workers cannot be started: {error}", call)
 
     def _start_worker(self) -> WorkerProcess:
         for _ in range(MOST_STARTS):
-            worker = WorkerProcess("sweep.engines.processes", self._threads)
             try:
+                worker = WorkerProcess("sweep.engines.processes", self._threads)
                 worker.receive()
                 return worker
             except WorkerDied as death:

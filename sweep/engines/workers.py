@@ -49,6 +49,11 @@ class WorkerProcess:
         What the worker runs with ``python -m``; it talks to us through a `Driver`.
     threads
         Kernel threads.
+
+    Raises
+    ------
+    WorkerDied
+        If the system has no room for a process.
     """
 
     def __init__(self, module: str, threads: int) -> None:
@@ -74,9 +79,9 @@ class WorkerProcess:
                 pass_fds=theirs,
                 start_new_session=True,  # a terminal's Ctrl-C is for the driver
             )
-        except OSError:
+        except OSError as error:
             self._close()
-            raise
+            raise WorkerDied(f"No process could be started: {error}") from error
         finally:
             for descriptor in theirs:
                 os.close(descriptor)

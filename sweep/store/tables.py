@@ -134,8 +134,15 @@ class Folder:
             "events": state["events"] + len(events[:room]),
             "events_found": state["events_found"] + len(events),
             "offsets": offsets,
+            "runs": self._run_states(),
         }
         self._publish(number + 1, state)
+
+    def catch_up(self) -> None:
+        """Fold if the last driver was killed before it had; else touch nothing."""
+        state = self._read_state(self._last_fold())
+        if self._new_records(state["offsets"])[0] or self._run_states() != state["runs"]:
+            self.fold()
 
     def _publish(self, number: int, state: dict[str, Any]) -> None:
         new = self._state_file(number)
@@ -159,7 +166,7 @@ class Folder:
 
     def _read_state(self, number: int) -> dict[str, Any]:
         if number == 0:
-            return {"tasks": 0, "events": 0, "events_found": 0, "offsets": {}}
+            return {"tasks": 0, "events": 0, "events_found": 0, "offsets": {}, "runs": []}
         state: dict[str, Any] = json.loads(self._state_file(number).read_bytes())
         return state
 
@@ -172,6 +179,9 @@ class Folder:
 
     def _run_rows(self) -> list[dict[str, Any]]:
         return [_run_row(number, self.store.read_run(number)) for number in self.store.run_files()]
+
+    def _run_states(self) -> list[str]:
+        return [self.store.read_run(number)["state"] for number in self.store.run_files()]
 
     def _attributes(self) -> dict[str, Any]:
         """Return the root's attributes with the history of the runs."""

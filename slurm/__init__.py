@@ -1,1 +1,0 @@
-"""Batch jobs: what submits sweeps to SLURM will stand here."""
