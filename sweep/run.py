@@ -43,7 +43,7 @@ from sweep.progress import Progress, Quiet, Reporter, short_path
 from sweep.provenance import gather
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
-from sweep.store.tables import Folder, iso_time
+from sweep.store.tables import Tables, iso_time
 from sweep.study import Study, load_study, study_of
 from sweep.worker import LOCAL
 
@@ -220,7 +220,7 @@ def execute(
         store.check_same(pipeline)
         todo = store.plan()
         if not todo.blocks_left:
-            Folder(store).catch_up()
+            Tables(store).catch_up()
             return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
     tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
     engine = options.engine(pipeline, tasks)
@@ -316,7 +316,7 @@ class _Running:
             "argv": sys.argv,
             "pid": os.getpid(),
         }
-        self.folder = Folder(store)
+        self.tables = Tables(store)
         self._folded = time.monotonic()
 
     def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
@@ -369,7 +369,7 @@ class _Running:
     def _tick(self, tally: Tally, reporter: Reporter) -> None:
         reporter.update(tally)
         if time.monotonic() - self._folded > FOLD_SECONDS:
-            self.folder.fold()
+            self.tables.fold()
             self._folded = time.monotonic()
 
     def _failed_points(self, block: Block) -> int | None:
@@ -382,7 +382,7 @@ class _Running:
         state = "complete" if not tally.left else "interrupted" if stop.asked else "incomplete"
         self.record |= {"ended": time.time(), "state": state}
         self.store.update_run(number, self.record)
-        self.folder.fold()
+        self.tables.fold()
 
     def _other_code(self, number: int) -> int | None:
         """Return the newest run before this one whose code was another; None if there is none."""

@@ -325,7 +325,7 @@ class TestTables:
         assert "def height" in json.loads(runs.source.item())["throw.py"]
 
     def test_grow_by_appending_only(self, throw: Study, tmp_path: Path) -> None:
-        from sweep.store.tables import Folder
+        from sweep.store.tables import Tables
 
         store = make(throw, tmp_path / "s.zarr", 5, 1)
         store.begin_run({"state": "running", "started": 1.0, "argv": ["x"]})
@@ -334,7 +334,7 @@ class TestTables:
         before = None
         for number in range(4):
             journal.append({**record, "block": number})
-            Folder(store).fold()
+            Tables(store).fold()
             if before is not None:  # a reader with an older handle
                 assert before.block.values.tolist() == list(range(number))
             before = xr.open_zarr(store.path, group="tasks", chunks=None)

@@ -112,8 +112,8 @@ RUNS = {
 }
 
 
-class Folder:
-    """Folds the journals and the runs of one store into its tables; one at a time may do so."""
+class Tables:
+    """The tables of one store; one process at a time may fold them."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
