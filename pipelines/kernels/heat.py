@@ -36,7 +36,9 @@ def advance(plate: np.ndarray, mixing: float, steps: int) -> None:
                 horizontal = old[i, j - 1] + old[i, j + 1]
                 new[i, j] = mixing * (vertical + horizontal) + keep * old[i, j]
         old, new = new, old
-    plate[:, :] = old
+    for i in range(rows):  # not plate[:, :] = old, which takes numba 6 s to compile, this 0.4 s
+        for j in range(columns):
+            plate[i, j] = old[i, j]
 
 
 @njit(nogil=True, cache=True, parallel=True)
@@ -52,4 +54,6 @@ def advance_parallel(plate: np.ndarray, mixing: float, steps: int) -> None:
                 horizontal = old[i, j - 1] + old[i, j + 1]
                 new[i, j] = mixing * (vertical + horizontal) + keep * old[i, j]
         old, new = new, old
-    plate[:, :] = old
+    for i in range(rows):
+        for j in range(columns):
+            plate[i, j] = old[i, j]
