@@ -1,7 +1,7 @@
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.heat_flow import FEWEST_NODES_FOR_THREADS, heat_flow, nodes, pipeline
@@ -67,7 +67,6 @@ def test_the_centre_tends_to_the_mean_of_the_edges():
     assert result.centre_temperature[-1] == pytest.approx((100 + 10 - 20 + 5) / 4, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(edges)
 def test_no_temperature_leaves_the_range_of_edges_and_start(temperatures):
     result = heat_flow(nx=8, steps=40, frames=5, **temperatures)
@@ -78,7 +77,6 @@ def test_no_temperature_leaves_the_range_of_edges_and_start(temperatures):
         assert recorded.max() <= highest + 1e-9
 
 
-@settings(deadline=None)
 @given(edges, edges)
 def test_sums_of_edges_give_sums_of_temperatures(one, other):
     both = {name: one[name] + other[name] for name in one}

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -59,7 +59,6 @@ def test_the_error_against_the_exact_solution_falls_with_the_square_of_the_spaci
 
 
 @both_versions
-@settings(deadline=None)
 @given(plates, plates, st.floats(-10, 10), mixings, step_counts)
 def test_the_update_is_linear_in_the_temperatures(advance, one, other, factor, mixing, steps):
     together = advanced(advance, factor * one + other, mixing, steps)
@@ -69,7 +68,6 @@ def test_the_update_is_linear_in_the_temperatures(advance, one, other, factor, m
 
 
 @both_versions
-@settings(deadline=None)
 @given(plates, mixings, step_counts)
 def test_no_node_gets_warmer_or_colder_than_all_were(advance, plate, mixing, steps):
     result = advanced(advance, plate, mixing, steps)
@@ -80,7 +78,6 @@ def test_no_node_gets_warmer_or_colder_than_all_were(advance, plate, mixing, ste
 
 
 @both_versions
-@settings(deadline=None)
 @given(plates, mixings, step_counts)
 def test_mirrored_and_transposed_plates_give_the_same_bits(advance, plate, mixing, steps):
     result = advanced(advance, plate, mixing, steps)
@@ -91,7 +88,6 @@ def test_mirrored_and_transposed_plates_give_the_same_bits(advance, plate, mixin
 
 
 @both_versions
-@settings(deadline=None)
 @given(plates, mixings, st.integers(0, 10), st.integers(0, 10))
 def test_stopping_on_the_way_changes_nothing(advance, plate, mixing, first, second):
     at_once = advanced(advance, plate, mixing, first + second)
