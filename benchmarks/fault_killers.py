@@ -121,11 +121,11 @@ STEPS = (
     ),
     _driver("work", "fold: rows half written", "fsync", "before", r"/(tasks|events)/\w+$", 30),
     _driver("work", "fold: runs half renewed", "fsync", "before", r"\.zarr/runs/\w+$", 12),
-    _driver("work", "fold: before its state's rename", "rename", "before", r"/folds/\d+\.json<", 2),
-    _driver("work", "fold: its state renamed", "rename", "after", r"/folds/\d+\.json<", 2),
-    _driver("work", "fold: a group's metadata renamed", "rename", "after", r"/\w+s/zarr\.json<", 6),
-    _driver("work", "root metadata: before the rename", "rename", "before", ROOT, 2),
-    _driver("work", "root metadata: renamed", "rename", "after", ROOT, 2),
+    _driver("work", "fold: before its state's rename", "rename", "before", r"/folds/\d+\.json<"),
+    _driver("work", "fold: its state renamed", "rename", "after", r"/folds/\d+\.json<"),
+    _driver("work", "fold: a group's metadata renamed", "rename", "after", r"/\w+s/zarr\.json<", 2),
+    _driver("work", "root metadata: before the rename", "rename", "before", ROOT),
+    _driver("work", "root metadata: renamed", "rename", "after", ROOT),
     _driver("work", "random instant, from outside", "outside", "after"),
     _driver("end", "all done, before the last fold", "end", "after"),
 )
@@ -175,6 +175,8 @@ class Killer:
                 continue
             if not re.search(step.path, path):
                 continue
+            if step.when == "work" and not any((self.folder / "flights").iterdir()):
+                continue  # it would hit nothing
             self._passed[file.name] += 1
             if self._passed[file.name] > order.skips and self._claim(file.name):
                 return order

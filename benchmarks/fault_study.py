@@ -15,7 +15,6 @@ import numpy as np
 from sweep import Axis, Coord, Pipeline, Var
 
 STEPS = 32
-POINT_SECONDS = 0.002
 
 
 class Walk(NamedTuple):
@@ -26,9 +25,12 @@ class Walk(NamedTuple):
     turns: Annotated[int, Var((), "1", "changes of direction")]
 
 
-def walk(drive: float, shake: float, rng: np.random.Generator) -> Walk:
-    """Walk `STEPS` steps; two of the points fail, and those that are not shaken stay."""
-    time.sleep(POINT_SECONDS)
+def walk(drive: float, shake: float, rng: np.random.Generator, pause: float = 0.002) -> Walk:
+    """Wait `pause` [s] and walk `STEPS` steps; two of the points fail.
+
+    Those that are not shaken stay where they are.
+    """
+    time.sleep(pause)
     if (drive, shake) in {(0.5, 0.75), (1.5, 0.25)}:
         raise ArithmeticError(f"the walker fell at drive={drive}, shake={shake}")
     steps = shake * rng.normal(drive, 1.0, STEPS)
@@ -44,6 +46,7 @@ pipeline = Pipeline(
         Axis("shake", np.arange(15) / 8),
     ],
     coords=[Coord("step", np.arange(STEPS))],
+    units={"pause": "s"},
     entropy=2026,
 )
 

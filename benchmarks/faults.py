@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,15 +40,17 @@ from fault_killers import ORDERS, STEPS, Order, Step, log_kill
 from sweep.journal import Record, decode_line, journals
 from sweep.store import Store, exists
 from sweep.store.chunks import checksum_of, chunk_name
+from sweep.template import DONE, FAILED
 
 HERE = Path(__file__).parent
 SWEEP = Path(sys.executable).with_name("sweep")
 SOME_FAILED, INCOMPLETE, KILLED = 1, 3, -9  # how a driver may end
-MOST_ROUNDS = 100
+MOST_IDLE_ROUNDS = 5  # without a kill, until the steps left are given up
 LONGEST_DRIVER = 120.0  # s; the sweep takes 3 s undisturbed
 LONGEST_ORPHAN = 60.0  # s that workers may outlive their driver
 POLL = 0.02  # s
 KILLS_A_ROUND = 14
+MOST_WAITING_BLOCKS = 8
 BLOCKS_BEFORE_END = 56  # of 64
 MOST_VIOLATIONS = 20  # then there is enough to mend
 TIMED = ("run", "point_seconds")  # arrays that differ between two computations of a block
@@ -68,8 +71,9 @@ class Kill:
 
     @property
     def hit_work(self) -> bool:
-        """Whether the victim was at work: at a block, or at what only a driver does."""
-        return self.role == "driver" or self.block is not None
+        """Whether the victim was at a block, any worker was, or the driver was at its own work."""
+        when = next(step.when for step in STEPS if step.name == self.step)
+        return self.block is not None or self.flights > 0 or when != "work"
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Round:
     orphans: Counter[str] = field(default_factory=Counter)
     reads: int = 0
     points_checked: int = 0
-    repeats: int = 0  # tasks of blocks that an earlier task had not committed
+    repeats: int = 0  # tasks on record beyond one a block: the others' status was never written
     leftovers: int = 0
     seconds: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -160,10 +164,11 @@ def campaign(
     folder = Path(tempfile.mkdtemp(prefix="sweep-faults-")).resolve()
     say(f"seed {seed}, engine {on}, {workers} workers, {kills} kills ordered, in {folder}")
     _run_reference(folder / "reference.zarr")
-    while pool and len(report.rounds) < MOST_ROUNDS and len(report.violations) < MOST_VIOLATIONS:
-        player = _Player(folder, len(report.rounds) + 1, rng, pool, (on, str(workers)))
-        report.rounds.append(player.play())
-        done = report.rounds[-1]
+    idle = 0
+    while pool and idle < MOST_IDLE_ROUNDS and len(report.violations) < MOST_VIOLATIONS:
+        done = _Player(folder, len(report.rounds) + 1, rng, pool, (on, str(workers))).play()
+        report.rounds.append(done)
+        idle = 0 if done.kills else idle + 1
         say(
             f"round {done.number}: {len(done.kills)} kills, {done.drivers} drivers, "
             f"{done.reads} reads, {done.seconds:.1f} s"
@@ -206,6 +211,15 @@ def _environment(campaign_folder: Path | None) -> dict[str, str]:
     return plain if campaign_folder is None else {**plain, ORDERS: str(campaign_folder)}
 
 
+def committed(store: Store) -> np.ndarray:
+    """Tell for each block whether all its points are done or failed; not by the store's word."""
+    found = np.zeros(store.grid.blocks, bool)
+    for number in range(store.grid.blocks):
+        status = store.read_status(store.grid.block(number))
+        found[number] = status is not None and bool(np.isin(status, (DONE, FAILED)).all())
+    return found
+
+
 class _Player:
     """Plays one round: places orders, resumes, watches."""
 
@@ -237,7 +251,7 @@ class _Player:
             with self._reading():
                 code = self._run_to_the_end()
             if code == SOME_FAILED:
-                self._check_store()
+                self._go_through_store()
         finally:
             self._end_processes()
         self._withdraw()
@@ -341,25 +355,36 @@ class _Player:
     # --- orders --------------------------------------------------------------------------
 
     def _place_order_for_start(self) -> None:
-        """Place an order for the next driver's first steps, two times of three."""
+        """Place an order for the next driver's first steps, two times of three.
+
+        Every time if no others are left.
+        """
         self._withdraw()
         starts = {"start"}
         if not exists(self.store):
             starts |= {"creation"}
         if not (self.store / "tasks").exists():
             starts |= {"first fold"}
-        if self.rng.random() < 2 / 3:
+        has_others = any(STEPS[order.step].when in ("work", "end") for order in self.pool)
+        if not has_others or self.rng.random() < 2 / 3:
             self._place(lambda step: step.when in starts)
 
     def _place_order(self) -> None:
-        """Place the next order when the last is carried out and some more blocks are done."""
+        """Place the next order when the last is carried out and some more blocks are done.
+
+        One that finds no victim for some blocks makes room for another.
+        """
+        if len(self._first_seen) > self._quiet_until + MOST_WAITING_BLOCKS:
+            self._withdraw()
         if self._pending is not None and self._pending.number in {k.order for k in self._kills()}:
             self._pending = None
             self._quiet_until = len(self._first_seen) + int(self.rng.integers(4))
         enough = len(self.round.kills) >= KILLS_A_ROUND
-        if self._pending is None and not enough and len(self._first_seen) >= self._quiet_until:
+        is_time = self._in_flight() and len(self._first_seen) >= self._quiet_until
+        if self._pending is None and is_time and not enough:
             now = "end" if len(self._first_seen) > BLOCKS_BEFORE_END else "work"
             self._place(lambda step: step.when == now)
+            self._quiet_until = len(self._first_seen)
 
     def _place(self, fits: Callable[[Step], bool]) -> None:
         """Take an order out of the pool and place it, if one fits."""
@@ -374,23 +399,25 @@ class _Player:
             (self.folder / "orders" / order.file_name).touch()
 
     def _withdraw(self) -> None:
-        """Take back an order that nobody has carried out."""
+        """Take back an order that nobody has carried out; it is to be easier the next time."""
         order, self._pending = self._pending, None
         if order is None or order.number in {kill.order for kill in self._kills()}:
             return
         for file in (self.folder / "orders").iterdir():
             file.unlink()
-        self.pool.append(order)
+        self.pool.append(order._replace(skips=0, delay_ms=order.delay_ms // 2))
 
     def _kill_from_outside(self, driver: "subprocess.Popen[bytes]") -> None:
         order = self._pending
         if order is None or STEPS[order.step].operation != "outside":
             return
-        in_flight = any((self.folder / "flights").iterdir())
-        if in_flight and time.monotonic() > self._kill_driver_at:
+        if self._in_flight() and time.monotonic() > self._kill_driver_at:
             log_kill(self.folder, order, driver.pid, "driver", None)
             driver.kill()
             driver.wait()
+
+    def _in_flight(self) -> bool:
+        return any((self.folder / "flights").iterdir())
 
     def _kills(self) -> list[Kill]:
         log = self.folder / "kills.jsonl"
@@ -420,22 +447,27 @@ class _Player:
     def _observe(self) -> None:
         """Note which blocks are committed by now."""
         if exists(self.store):
-            for block in np.flatnonzero(Store(self.store).plan().done).tolist():
+            for block in np.flatnonzero(committed(Store(self.store))).tolist():
                 self._first_seen.setdefault(block, time.time())
 
     def _snapshot(self) -> None:
         """Note what is committed before a run."""
         if exists(self.store):
-            self._seen_by_run.append((self._last_run(), Store(self.store).plan().done))
+            self._seen_by_run.append((self._last_run(), committed(Store(self.store))))
 
     def _last_run(self) -> int:
         return max(Store(self.store).run_files(), default=0)
 
     # --- the store at the end ------------------------------------------------------------
 
-    def _check_store(self) -> None:
-        """Go through a complete store."""
-        store = Store(self.store)
+    def _go_through_store(self) -> None:
+        """Check all that must hold of a complete store; what cannot be read is wrong, too."""
+        try:
+            self._check_store(Store(self.store))
+        except Exception:
+            self._violated(f"the store cannot be gone through: {traceback.format_exc()}")
+
+    def _check_store(self, store: Store) -> None:
         self._check_values()
         records = self._read_journals(store)
         self._check_repeats(records)
@@ -517,7 +549,7 @@ class _Player:
             strict=True,
         )
         status = xr.open_zarr(store.path, chunks=None).status.to_numpy()
-        failed = {tuple(place) for place in np.argwhere(status == 2).tolist()}
+        failed = {tuple(place) for place in np.argwhere(status == FAILED).tolist()}
         if set(of_points) != failed:
             self._violated(f"/events does not tell of the failed points {failed}")
         runs = xr.open_zarr(store.path, group="runs", chunks=None).load()

@@ -6,6 +6,7 @@ that was killed left behind is removed by the next.
 """
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -47,8 +48,9 @@ def private_folder() -> Iterator[Path]:
             "set TMPDIR to a folder of your own."
         )
     host = socket.gethostname()
-    for old in parent.glob(f"{host}-*-*"):
-        if not _is_running(int(old.name.removeprefix(f"{host}-").split("-")[0])):
+    for old in parent.iterdir():
+        ours = re.fullmatch(rf"{re.escape(host)}-(\d+)-[^-]+", old.name)
+        if ours and not _is_running(int(ours[1])):
             shutil.rmtree(old, ignore_errors=True)  # another run may be at the same
     with tempfile.TemporaryDirectory(prefix=f"{host}-{os.getpid()}-", dir=parent) as folder:
         yield Path(folder)

@@ -15,6 +15,7 @@ import logging
 import sys
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
@@ -24,6 +25,7 @@ from contextlib import (
     ExitStack,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -64,7 +66,7 @@ SETTINGS = {
 }
 
 
-class DaskEngine:
+class DaskEngine(ABC):
     """What both kinds of cluster have in common: who is idle, which call is where.
 
     Everything happens on one event loop in a thread of its own; `submit` and `kill` are passed
@@ -170,21 +172,25 @@ class DaskEngine:
             for task in self._tasks:
                 task.cancel()
 
+    @abstractmethod
     def _cluster(self) -> AbstractAsyncContextManager[None]:
         """Return what connects our client on entry, and ends what is ours on exit."""
-        raise NotImplementedError
 
-    async def _end_worker(self, address: str) -> bool:
-        """Have a worker killed, whatever it is at; False if that cannot be."""
-        raise NotImplementedError
+    @abstractmethod
+    async def _can_end(self, address: str) -> bool:
+        """Tell whether a worker can be killed."""
 
-    def _suspect(self, address: str, reason: str) -> None:
-        """Take note that Dask holds a worker for dead."""
-        self._left(address, reason)
+    @abstractmethod
+    def _end(self, address: str) -> None:
+        """Have a worker killed, whatever it is at."""
 
+    @abstractmethod
+    def _doubt(self, address: str, reason: str) -> None:
+        """Take note that Dask gave up the call of a worker."""
+
+    @abstractmethod
     def _absence(self) -> str:
         """Return what to say when there has been no worker for too long."""
-        raise NotImplementedError
 
     def _add(self, ticket: int, message: str) -> None:
         if self._failure:
@@ -202,7 +208,7 @@ class DaskEngine:
     async def _carry(self, address: str, ticket: int, message: str) -> None:
         """Have one call run by one worker."""
         future = self._client.submit(
-            answer,
+            answer_here,
             message,
             key=f"call-{uuid.uuid4().hex}",
             workers=[address],
@@ -212,7 +218,7 @@ class DaskEngine:
         try:
             line = await future
         except (KilledWorker, CancelledError) as error:
-            self._suspect(address, str(error))
+            self._doubt(address, str(error))
             return
         finally:
             future.release()
@@ -227,13 +233,16 @@ class DaskEngine:
                 self._waiting.remove(waiting)
                 self._ended.put((ticket, Lost("It was taken back before a worker had it.")))
                 return True
-        for address, (running, _) in self._running.items():
-            if running == ticket:
-                if not await self._end_worker(address):
-                    return False
-                self._left(address, f"The worker at {address} was killed on demand.")
-                return True
-        return False
+        address = self._address_of(ticket)
+        if not address or not await self._can_end(address) or not self._address_of(ticket):
+            return False
+        self._end(address)
+        self._left(address, f"The worker at {address} was killed on demand.")
+        return True
+
+    def _address_of(self, ticket: int) -> str:
+        running = (address for address, (its, _) in self._running.items() if its == ticket)
+        return next(running, "")
 
     def _joined(self, address: str) -> None:
         self._workers.add(address)
@@ -268,8 +277,15 @@ class DaskEngine:
 
     def _finish(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self._fail(str(error) if isinstance(error, EngineError) else f"Dask: {error!r}")
+        if task.cancelled() or not (error := task.exception()):
+            return
+        if isinstance(error, EngineError):
+            self._fail(str(error))
+        else:
+            self._fail(
+                f"Dask carries no calls: {error!r}, from {error.__cause__!r}. Do the scheduler and "
+                "its workers have the packages that this process has?"
+            )
 
     def _fail(self, reason: str) -> None:
         """Lose everything that is under way, and take no more."""
@@ -327,12 +343,15 @@ class LocalDaskEngine(DaskEngine):
             else:
                 scheduler.http_server.stop()
             self._greeting = json.dumps({"scheduler": scheduler.address, "folder": str(folder)})
-            for _ in range(self.capacity):
-                self._start_worker()
-            async with Client(
+            self._client = Client(
                 scheduler.address, security=security, asynchronous=True, set_as_default=False
-            ) as self._client:
-                yield
+            )
+            try:
+                for _ in range(self.capacity):
+                    self._start_worker()
+                async with self._client:
+                    yield
+            finally:
                 await self._end_workers()
 
     def _start_worker(self) -> None:
@@ -370,15 +389,14 @@ class LocalDaskEngine(DaskEngine):
         else:
             self._fail(f"Workers cannot be started: {death}")
 
-    def _process_at(self, address: str) -> WorkerProcess:
-        return next(one for one, its in self._processes.items() if its == address)
-
-    async def _end_worker(self, address: str) -> bool:
-        self._process_at(address).kill()
+    async def _can_end(self, address: str) -> bool:
         return True
 
-    def _suspect(self, address: str, reason: str) -> None:
-        self._process_at(address).kill()  # and we shall hear how it really ended
+    def _end(self, address: str) -> None:
+        next(one for one, its in self._processes.items() if its == address).kill()
+
+    def _doubt(self, address: str, reason: str) -> None:
+        self._end(address)  # if it is not gone; and we shall hear how it ended
 
     async def _end_workers(self) -> None:
         for process, address in self._processes.items():
@@ -438,15 +456,19 @@ class RemoteDaskEngine(DaskEngine):
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self._look()
-            except OSError as error:
-                raise EngineError(
-                    f"The Dask scheduler at {self._address} is gone: {error} What is finished is "
-                    "kept; resume when there is a scheduler again."
-                ) from error
+            except OSError:
+                self._lose_scheduler()
+                return
+
+    def _lose_scheduler(self) -> None:
+        self._fail(
+            f"The Dask scheduler at {self._address} is gone. What is finished is kept; resume when "
+            "there is a scheduler again."
+        )
 
     async def _look(self) -> None:
         """Compare the workers that we know with those of the cluster."""
-        threads = await asyncio.wait_for(self._client.nthreads(), CONNECT_SECONDS)
+        threads = await self._client.nthreads()
         for address, count in threads.items():
             if count != 1:
                 raise EngineError(
@@ -460,19 +482,41 @@ class RemoteDaskEngine(DaskEngine):
             self._joined(address)
         self.capacity = max(1, len(self._workers))
 
-    async def _end_worker(self, address: str) -> bool:
-        cluster = await self._client.scheduler.identity(n_workers=-1)
-        if cluster["workers"].get(address, {}).get("nanny") is None:
+    def _doubt(self, address: str, reason: str) -> None:
+        if self._client.status == "running":
+            self._left(address, reason)
+        else:
+            self._lose_scheduler()
+
+    async def _can_end(self, address: str) -> bool:
+        try:
+            cluster = await self._client.scheduler.identity(n_workers=-1)
+        except OSError:  # no scheduler: `_keep_looking` will find out
             return False
+        return cluster["workers"].get(address, {}).get("nanny") is not None
+
+    def _end(self, address: str) -> None:
         self._doomed.add(address)
-        self._spawn(self._client.restart_workers([address], raise_for_error=False))
-        return True
+        self._spawn(self._restart(address))
+
+    async def _restart(self, address: str) -> None:
+        with suppress(KeyError, OSError):  # gone by itself; or the scheduler is
+            await self._client.restart_workers([address], raise_for_error=False)
 
     def _absence(self) -> str:
         return (
             f"The scheduler at {self._address} has had no worker for "
             f"{self._patience_seconds:.0f} s. Start some: dask worker {self._address} --nthreads 1"
         )
+
+
+def answer_here(message: str) -> str:
+    """Answer a call in a Dask worker; what uses Dask inside computes by itself.
+
+    It would otherwise hand its tasks to this cluster, whose workers are waiting for it.
+    """
+    with dask.config.set(scheduler="synchronous"):
+        return answer(message)
 
 
 def read_security(folder: Path) -> Security:
@@ -510,14 +554,25 @@ def _settings(*, with_http: bool) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep distributed from telling of comings and goings; errors are shown."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep distributed from telling of comings and goings; its errors are shown."""
+    names = ("distributed", "distributed.client", "distributed.scheduler")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+        logger.addFilter(_is_news)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeFilter(_is_news)
+            logger.setLevel(level)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a record is of more than a lost worker, or of more than us closing."""
+    cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "marked as failed because" not in str(record.msg)
 
 
 async def be_worker(driver: Driver) -> None:

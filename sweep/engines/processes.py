@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sweep.engines import Done, Raised, resolve
+from sweep.engines import Done, Raised
 from sweep.engines.executor import ExecutorEngine
 from sweep.engines.messages import answer, call_message, read_answer
 from sweep.engines.workers import MOST_STARTS, Driver, WorkerDied, WorkerProcess
@@ -70,10 +70,13 @@ class WorkerPool(Executor):
         ------
         BrokenExecutor
             If workers die whenever they are started.
+        TypeError
+            If a worker could not import the function, or JSON cannot hold an argument.
         """
         name = f"{fn.__module__}:{fn.__qualname__}"
-        if fn.__module__ == "__main__" or resolve(name) is not fn:
-            raise TypeError(f"A worker cannot import {name}: put it in a module, by that name.")
+        in_module = getattr(sys.modules[fn.__module__], fn.__qualname__, None)
+        if fn.__module__ == "__main__" or in_module is not fn:
+            raise TypeError(f"A worker cannot import {name}. Put the function into a module.")
         message = call_message(name, *args, **kwargs)
         self.start()
         future: Future[Any] = Future()

@@ -215,8 +215,11 @@ class Driver:
     def reply(self, line: str) -> None:
         """Send a line."""
         left = memoryview(line.encode() + b"\n")
-        while left:
-            left = left[os.write(self._replies, left) :]
+        try:
+            while left:
+                left = left[os.write(self._replies, left) :]
+        except BrokenPipeError:  # the driver is gone, this process is about to be
+            os._exit(1)
 
 
 def _end_with(lifeline: int) -> None:

@@ -41,6 +41,22 @@ def not_json() -> object:
     return object()
 
 
+def add_with_dask(count: int) -> int:
+    from dask import delayed
+
+    return delayed(sum)([delayed(int)(number) for number in range(count)]).compute()
+
+
+def drop_dead(code: int) -> None:
+    os._exit(code)
+
+
+def hold(note: str) -> None:
+    """Leave our pid in a file, then hold the GIL for ever."""
+    leave_note(note, os.getpid())
+    ctypes.PyDLL(None).sleep(1000)
+
+
 def pid() -> int:
     return os.getpid()
 
@@ -51,6 +67,21 @@ def session() -> int:
 
 def variable(name: str) -> str | None:
     return os.environ.get(name)
+
+
+def read_stdin() -> str:
+    return sys.stdin.read()
+
+
+def fork_and_die(note: str) -> None:
+    """Leave a process behind that is in no group of ours and has all our files open."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        while True:
+            time.sleep(1)
+    leave_note(note, child)
+    os._exit(1)
 
 
 def say(text: str) -> None:
