@@ -252,6 +252,8 @@ def main() -> int:
         "memory more",
         "engine's start",
     )
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores; load average over the last minute {load:.1f}")
     print("{:<14} {:<24} {:<26} {:<20} {}".format(*head))
     for kind, several in rows.items():
         more = [one.seconds - loop for one, loop in zip(several, bare, strict=True)]

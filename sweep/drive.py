@@ -135,7 +135,8 @@ class Drive:
             if not self._live:
                 break
             for ticket, outcome in self._engine.wait(0.2):
-                self._take(self._live.pop(ticket), outcome, tally)
+                if ticket in self._live:  # else a call of before: workers were prepared
+                    self._take(self._live.pop(ticket), outcome, tally)
             report(tally)
 
     def _fill(self) -> None:

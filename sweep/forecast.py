@@ -144,8 +144,9 @@ def _outcome(engine: Engine, ticket: int) -> Done | Raised | Lost:
     end = time.monotonic() + PATIENCE_SECONDS
     killed = False
     while True:
-        for _, outcome in engine.wait(0.2):
-            return outcome
+        for ended, outcome in engine.wait(0.2):
+            if ended == ticket:
+                return outcome
         if not killed and time.monotonic() > end:
             killed = engine.kill(ticket)
 

@@ -228,6 +228,8 @@ def execute(
     with _sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
         try:
             engine.start()
+            for _ in range(engine.capacity):
+                engine.submit("sweep.worker:prepare", {"study": dict(message)})
             store = store or _create(pipeline, study, path, engine, message)
             running = _Running(store, pipeline, study, engine, message)
             return running.go(stop, reporter, begun)

@@ -22,6 +22,7 @@ from sweep.errors import StudyError
 from sweep.journal import Journal
 from sweep.plan import Block
 from sweep.store import BlockWriter, Store, count_failed
+from sweep.store.chunks import encode_chunk
 from sweep.study import load_study
 from sweep.task import Evaluator
 
@@ -89,6 +90,13 @@ def run_batch(
             block = here.store.grid.block(number)
             receipts.append(_run_block(here, block, run, attempt, submitted, threads))
         return receipts
+
+
+def prepare(study: StudyReference) -> None:
+    """Import all that a batch will need, while the driver makes the store."""
+    with _one_at_a_time:
+        find_pipeline(study)
+        encode_chunk(np.zeros(1), (1,), 0.0)
 
 
 def time_points(

@@ -243,13 +243,19 @@ class LosingEngine(SerialEngine):
         super().__init__()
         self.before, self.after = before, after
         self.lost: list[int] = []
+        self.late: set[int] = set()
         self.batches: list[list[int]] = []
 
     def submit(self, function: str, arguments: Arguments) -> int:
+        if "blocks" not in arguments:
+            return super().submit(function, arguments)
         batch = [number for number, _ in arguments["blocks"]]
         self.batches.append(batch)
         if not self.before(batch):
-            return super().submit(function, arguments)
+            ticket = super().submit(function, arguments)
+            if len(self.batches) in self.after:
+                self.late.add(ticket)
+            return ticket
         self._tickets += 1
         self.lost.append(self._tickets)
         return self._tickets
@@ -258,7 +264,7 @@ class LosingEngine(SerialEngine):
         ended = [(ticket, Lost("killed by SIGKILL")) for ticket in self.lost]
         self.lost = []
         for ticket, outcome in super().wait(timeout):
-            ended.append((ticket, Lost("killed") if ticket in self.after else outcome))  # type: ignore[arg-type]
+            ended.append((ticket, Lost("killed") if ticket in self.late else outcome))  # type: ignore[arg-type]
         return ended  # type: ignore[return-value]
 
 
