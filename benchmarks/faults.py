@@ -154,7 +154,7 @@ def campaign(
 ) -> Report:
     """Kill so many processes and report what became of the sweeps.
 
-    Every step is ordered about equally often (with fewer kills than steps, steps are drawn).
+    Every step of a worker is ordered twice as often as each of a driver.
     """
     rng = np.random.default_rng(seed)
     pool = _drawn_steps(kills, rng)
@@ -181,9 +181,14 @@ def campaign(
 
 
 def _drawn_steps(kills: int, rng: np.random.Generator) -> list[Order]:
-    """Return the orders of a campaign, in random order."""
-    rest = rng.choice(len(STEPS), kills % len(STEPS), replace=False).tolist()
-    steps = [*range(len(STEPS))] * (kills // len(STEPS)) + rest
+    """Return the orders of a campaign, in random order; two of a worker's for one of a driver's."""
+    round_of_all = [
+        number
+        for number, step in enumerate(STEPS)
+        for _ in range(2 if step.role == "worker" else 1)
+    ]
+    rest = rng.permutation(round_of_all)[: kills % len(round_of_all)].tolist()
+    steps = round_of_all * (kills // len(round_of_all)) + rest
     rng.shuffle(steps)
     return [
         Order(

@@ -61,7 +61,7 @@ SETTINGS = {
         "http": {"routes": []},
     },
     "comm": {"require-encryption": True},
-    "admin": {"large-graph-warning-threshold": "1 GiB"},
+    "admin": {"large-graph-warning-threshold": "1 GiB", "low-level-log-length": 10},
     "diagnostics": {"nvml": False},
 }
 
@@ -594,6 +594,7 @@ async def be_worker(driver: Driver) -> None:
         end = driver.requests.fileno()  # readable when the driver closes its end
 
         def leave() -> None:
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)  # connections close
             loop.remove_reader(end)
             farewell.append(loop.create_task(worker.close()))
 
