@@ -52,8 +52,6 @@ SETTINGS = {
     "scheduler": {
         "allowed-failures": 0,  # who was lost is told at once; trying again is run.py's
         "worker-ttl": None,  # a kernel may hold the GIL, and heartbeats, for hours
-        "work-stealing": False,
-        "active-memory-manager": {"start": False},
     },
     "worker": {
         "memory": {"target": False, "spill": False, "pause": False, "terminate": False},
@@ -335,6 +333,7 @@ class LocalDaskEngine(DaskEngine):
             host=LOOPBACK,
             protocol="tls",
             security=security,
+            extensions={},  # no stealing, and no spans, which remember every call for ever
             dashboard=self._has_dashboard,
             dashboard_address=f"{LOOPBACK}:0",
         ) as scheduler:
@@ -583,6 +582,7 @@ async def be_worker(driver: Driver) -> None:
     async with Worker(
         greeting["scheduler"],
         security=read_security(folder),
+        extensions={},
         host=LOOPBACK,
         nthreads=1,
         memory_limit=0,
