@@ -38,8 +38,7 @@ class ExecutorEngine:
             future = self._executor.submit(answer, message)
         except RuntimeError as error:  # broken, or shut down
             raise EngineError(
-                f"{self.name} takes no calls any more: {error} What is finished is kept; "
-                "resume with a new executor."
+                f"The {self.name} engine takes no calls any more, what is finished is kept. {error}"
             ) from error
         self._tickets += 1
         ticket = self._tickets

@@ -98,9 +98,10 @@ class WorkerPool(Executor):
         """Take no more calls, and end each worker when it has no more to do."""
         with self._lock:
             self._refusal = self._refusal or "The pool was shut down."
-            for future in self._take_back() if cancel_futures else ():
-                future.cancel()
+            left = self._take_back() if cancel_futures else []
             self._dismiss_keepers()
+        for future in left:
+            future.cancel()
         for keeper in self._keepers if wait and self._started else ():
             keeper.join()
 

@@ -223,17 +223,24 @@ class Driver:
 
 
 def _end_with(lifeline: int) -> None:
-    """Have this process group killed when the other end of the lifeline closes."""
-    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel does it, whoever holds the GIL here
+    """Have this process group killed when the other end of the lifeline closes.
+
+    Linux can do that by itself, whoever holds the GIL here, and without a thread: a process
+    that has threads had better not fork, and models do. Elsewhere a thread watches.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        with suppress(BlockingIOError):  # that it is open still
+            _die_with(lifeline)
+    else:
+        threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
 
-    def watch() -> None:
-        os.read(lifeline, 1)
-        os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+def _die_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _keep_from_children(*descriptors: int) -> None:
