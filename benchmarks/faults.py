@@ -435,9 +435,12 @@ class _Player:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Let another process read the store, from before it is there."""
-        command = [sys.executable, HERE / "fault_reader.py", self.store, self.reference]
+        reads = map(str, (HERE / "fault_reader.py", self.store, self.reference))
         reader = subprocess.Popen(
-            command, env=_environment(None), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, *reads],
+            env=_environment(None),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert reader.stdout is not None
         try:
