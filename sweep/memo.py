@@ -12,7 +12,8 @@ SMALL_BYTES = 1000  # what anything but an array is taken for
 class Memo:
     """Answers of stages that are passed on and not stored.
 
-    Arrays are handed out read-only, because others get the same ones.
+    Arrays are handed out read-only, because others get the same ones; what cannot be made so
+    (a list, a dict, an object) is computed again each time.
 
     Parameters
     ----------
@@ -32,6 +33,8 @@ class Memo:
             return self._answers[key][0]
         answer = compute()
         size = _freeze(answer)
+        if size is None:
+            return answer
         self._answers[key] = (answer, size)
         self._bytes += size
         while self._bytes > self._most and len(self._answers) > 1:
@@ -40,11 +43,17 @@ class Memo:
         return answer
 
 
-def _freeze(answer: Any) -> int:
-    """Make the arrays in an answer read-only; return about how many bytes it takes."""
-    if isinstance(answer, np.ndarray):
+def _freeze(answer: Any) -> int | None:
+    """Make the arrays in an answer read-only; return about how many bytes it takes.
+
+    None if it holds anything else that a later stage could change: that is not remembered.
+    """
+    if isinstance(answer, np.ndarray) and answer.dtype.kind != "O":
         answer.flags.writeable = False
         return answer.nbytes
-    if isinstance(answer, (tuple, list)):
-        return sum(map(_freeze, answer))
-    return SMALL_BYTES
+    if isinstance(answer, tuple):
+        sizes = [_freeze(part) for part in answer]
+        return None if None in sizes else sum(size for size in sizes if size)
+    if answer is None or isinstance(answer, (bool, int, float, complex, str, bytes, np.generic)):
+        return SMALL_BYTES
+    return None

@@ -201,6 +201,11 @@ class Evaluator:
 
     def _check(self, name: str, value: Any, sizes: dict[str, int]) -> np.ndarray:
         """Return an output as the stored type; refuse another shape or kind of values."""
+        if np.ma.isMaskedArray(value) and np.ma.is_masked(value):
+            raise OutputError(
+                f"{self._maker(name)} returned '{name}' with masked values, which the dataset "
+                "cannot hold. Fill them: values.filled(numpy.nan)."
+            )
         array = np.asarray(value)
         if array.shape != tuple(sizes.values()):
             declared = ", ".join(f"{dim}={n}" for dim, n in sizes.items())

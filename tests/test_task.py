@@ -91,6 +91,7 @@ class TestFailures:
             (None, r"shape \(\)"),
             (["a", "b", "c"], "as <U1, which does not fit the float64"),
             (np.array([1, 2, 3j]), "as complex128"),
+            (np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), "masked values"),
             (np.array([1, None, 2]), "as object"),
         ],
     )
@@ -161,6 +162,18 @@ class TestStages:
         )
         assert (computed.status == FAILED).all()
         assert "read-only" in computed.events[0]["error"]
+
+    def test_cannot_reach_each_other_through_a_dict(self) -> None:
+        def first(seed: int) -> dict[str, np.ndarray]:
+            return {"x": np.zeros(1)}
+
+        def second(first: dict[str, np.ndarray], k: float) -> Annotated[float, Var(())]:
+            first["x"] += k
+            return float(first["x"][0])
+
+        axes = [Axis("seed", [1]), Axis("k", [1.0, 2.0, 3.0])]
+        computed = compute(Pipeline([first, second], axes=axes))
+        np.testing.assert_array_equal(computed.arrays["second"], [[1, 2, 3]])
 
     def test_take_fields_and_whole_answers_by_name(self) -> None:
         class Pair(NamedTuple):
