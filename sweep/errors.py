@@ -37,6 +37,14 @@ class EngineError(SweepError):
     """An engine could not be started or was lost."""
 
 
+class DiskError(SweepError):
+    """The disk refused: it is full, cannot be written, or failed."""
+
+
+class Dropped(BaseException):
+    """A person asked for the second time to end: what is being computed is dropped."""
+
+
 class WorkerError(SweepError):
     """A worker could not do its part: import the study, or write to the store."""
 
@@ -44,6 +52,15 @@ class WorkerError(SweepError):
         super().__init__(f"A worker could not go on: {kind}: {text}")
         self.kind = kind
         self.trace = trace
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of anybody's exception, as what can be written to a file."""
+    try:
+        text = str(error)
+    except Exception as second:
+        text = f"(its text cannot be had: {type(second).__name__})"
+    return text.encode(errors="replace").decode()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

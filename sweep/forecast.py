@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.definition import Pipeline
+from sweep.definition.constants import is_whole, plain
 from sweep.durable import replace_file, sync_folder
 from sweep.engines import Done, Engine, Lost, Raised
 from sweep.errors import WorkerError
@@ -120,11 +121,12 @@ def time_a_few(
     largest, _, _ = sizes(pipeline)
     shape = tuple(pipeline.dims.values())
     places = [dict(zip(pipeline.dims, place, strict=True)) for place in pilot_places(shape)]
+    constants = {name: plain(value) for name, value in pipeline.constants.items()}
     ticket = engine.submit(
         "sweep.worker:time_points",
         {
             "study": dict(study),
-            "constants": dict(pipeline.constants),
+            "constants": {name: told for name, told in constants.items() if is_whole(told)},
             "points": [pipeline.values_at(place) for place in places],
             "copies": max(1, min(1000, 16_000_000 // largest)),
             "seconds": seconds,

@@ -1,7 +1,7 @@
 """Answers that are remembered within a worker, up to a number of bytes."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ SMALL_BYTES = 1000  # what anything but an array is taken for
 class Memo:
     """Answers of stages that are passed on and not stored.
 
-    Arrays are handed out read-only, because others get the same ones; what cannot be made so
-    (a list, a dict, an object) is computed again each time.
+    Arrays are copied and handed out read-only, because others get the same ones; what cannot
+    be made so (a list, a dict, an object) is computed again each time.
 
     Parameters
     ----------
@@ -32,28 +32,51 @@ class Memo:
             self._answers.move_to_end(key)
             return self._answers[key][0]
         answer = compute()
-        size = _freeze(answer)
-        if size is None:
+        kept = frozen(answer)
+        if kept is None:
             return answer
-        self._answers[key] = (answer, size)
-        self._bytes += size
+        self._answers[key] = kept
+        self._bytes += kept[1]
         while self._bytes > self._most and len(self._answers) > 1:
             _, (_, dropped) = self._answers.popitem(last=False)
             self._bytes -= dropped
-        return answer
+        return kept[0]
 
 
-def _freeze(answer: Any) -> int | None:
-    """Make the arrays in an answer read-only; return about how many bytes it takes.
+def frozen(answer: Any) -> tuple[Any, int] | None:
+    """Return a copy of an answer that nobody can change, and about how many bytes it takes.
 
-    None if it holds anything else that a later stage could change: that is not remembered.
+    None if it holds anything but arrays, tuples, numbers and texts.
     """
     if isinstance(answer, np.ndarray) and answer.dtype.kind != "O":
-        answer.flags.writeable = False
-        return answer.nbytes
-    if isinstance(answer, tuple):
-        sizes = [_freeze(part) for part in answer]
-        return None if None in sizes else sum(size for size in sizes if size)
+        copy = answer.copy()
+        copy.flags.writeable = False
+        return copy, copy.nbytes
+    if _is_tuple(answer):
+        parts = [frozen(part) for part in answer]
+        if None in parts:
+            return None
+        values, sizes = zip(*(part for part in parts if part), strict=True) if parts else ((), ())
+        return _like(answer, values), sum(sizes)
     if answer is None or isinstance(answer, (bool, int, float, complex, str, bytes, np.generic)):
-        return SMALL_BYTES
+        return answer, SMALL_BYTES
     return None
+
+
+def read_only(answer: Any) -> Any:
+    """Return an answer with its arrays as views that cannot be written through."""
+    if isinstance(answer, np.ndarray):
+        view = answer.view()
+        view.flags.writeable = False
+        return view
+    if _is_tuple(answer):
+        return _like(answer, map(read_only, answer))
+    return answer
+
+
+def _is_tuple(answer: Any) -> bool:
+    return type(answer) is tuple or (isinstance(answer, tuple) and hasattr(answer, "_fields"))
+
+
+def _like(answer: Any, parts: Iterable[Any]) -> Any:
+    return tuple(parts) if type(answer) is tuple else type(answer)(*parts)

@@ -4,18 +4,14 @@ Outputs never pass through the driver, and what is true stands on disk: a driver
 costs no more than the blocks in flight.
 """
 
-import hashlib
 import math
 import os
 import shutil
 import sys
 import tempfile
 import time
-import uuid
 import warnings
-from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.dataset import open_dataset
 from sweep.definition import Pipeline
-from sweep.definition.specification import plain
+from sweep.delivery import Message, sent
 from sweep.drive import Drive, Stop, Tally
 from sweep.engines import Engine, make_engine, usable_cores
-from sweep.errors import DefinitionError, EngineError, StudyError
+from sweep.errors import EngineError, StudyError
 from sweep.forecast import (
     PILOT_SECONDS,
     PLAN_SECONDS,
@@ -45,7 +41,6 @@ from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
 from sweep.store.tables import Tables, iso_time
 from sweep.study import Study, load_study, study_of
-from sweep.worker import LOCAL
 
 if TYPE_CHECKING:  # xarray takes half a second to import
     import xarray
@@ -225,7 +220,7 @@ def execute(
     tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
     engine = options.engine(pipeline, tasks)
     stop = Stop()
-    with _sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
+    with sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
         try:
             engine.start()
             for _ in range(engine.capacity):
@@ -283,7 +278,7 @@ def estimate(
         if not todo.blocks_left:
             return forecast(pipeline, store.grid, (0, 0), None, commit, count)
     engine = Options("processes", 1).engine(pipeline, 1)
-    with _sent(pipeline, study, "processes") as message:
+    with sent(pipeline, study, "processes") as message:
         try:
             engine.start()
             timing = time_a_few(engine, message, pipeline, PLAN_SECONDS)
@@ -306,7 +301,7 @@ class _Running:
         pipeline: Pipeline,
         study: Study | None,
         engine: Engine,
-        message: Mapping[str, str],
+        message: Message,
     ) -> None:
         self.store, self.pipeline, self.study = store, pipeline, study
         self.engine, self.message = engine, message
@@ -365,7 +360,9 @@ class _Running:
 
     def _describe(self, number: int) -> None:
         """Take down who and what runs, beside the first points and not before them."""
-        self.record |= gather(self.study.file if self.study else None, sys.argv)
+        study = self.study
+        file, source = (study.file, study.source) if study else (None, {})
+        self.record |= gather(file, source, sys.argv)
         self.store.update_run(number, self.record)
 
     def _tick(self, tally: Tally, reporter: Reporter) -> None:
@@ -404,7 +401,7 @@ def _commit_seconds(pipeline: Pipeline, path: Path) -> float:
 
 
 def _create(
-    pipeline: Pipeline, study: Study | None, path: Path, engine: Engine, message: Mapping[str, str]
+    pipeline: Pipeline, study: Study | None, path: Path, engine: Engine, message: Message
 ) -> Store:
     """Make the store, its blocks sized by a few timed points where that matters."""
     timing = None
@@ -435,55 +432,4 @@ def _place_of(study: Study | None, path: Path) -> dict[str, str] | None:
     return {
         "file": os.path.relpath(study.file.resolve(), path.resolve()),
         "name": study.name,
-        "sha256": hashlib.sha256(study.file.read_bytes()).hexdigest(),
     }
-
-
-@contextmanager
-def _sent(
-    pipeline: Pipeline, study: Study | None, on: str | Executor
-) -> Iterator[Mapping[str, str]]:
-    """Yield the words that stand for a pipeline in messages to workers.
-
-    A pipeline that no file holds goes by value: as it is to this very process, else through a
-    private file, outside the store and gone at the end.
-    """
-    if study is not None and _is_plain(pipeline):
-        yield study.reference
-    elif on == "serial":
-        key = uuid.uuid4().hex
-        LOCAL[key] = pipeline
-        try:
-            yield {"local": key}
-        finally:
-            del LOCAL[key]
-    elif isinstance(on, str) and on.startswith("tls://"):
-        raise DefinitionError(
-            "The pipeline is defined in a notebook or a script (or has a constant that JSON "
-            f"cannot tell), which the workers of {on} cannot import. Put it in a file of its own "
-            'that they see, and run that: sweep.run("FILE.py", ...).'
-        )
-    else:
-        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-            file = Path(folder) / "pipeline.pickle"
-            raw = _pickled(pipeline)
-            file.write_bytes(raw)
-            yield {"pickle": str(file), "sha256": hashlib.sha256(raw).hexdigest()}
-
-
-def _is_plain(pipeline: Pipeline) -> bool:
-    """Tell whether the constants that a caller set can be told in JSON."""
-    return not any(isinstance(plain(value), dict) for value in pipeline.constants.values())
-
-
-def _pickled(pipeline: Pipeline) -> bytes:
-    import cloudpickle
-
-    try:
-        raw: bytes = cloudpickle.dumps(pipeline)
-    except Exception as error:
-        raise DefinitionError(
-            f"The pipeline cannot be sent to workers: {error}. Put it in a file of its own, or "
-            'run it on="serial".'
-        ) from error
-    return raw

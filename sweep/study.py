@@ -1,8 +1,9 @@
 """Study: a pipeline found by what a person types, the same way on the driver and every worker.
 
 A study is a Python file with a `Pipeline` in it. It is imported once, from exactly the file
-that was named. Its folder is appended to ``sys.path``, so it never shadows what is installed;
-a file inside a package goes by its dotted name, so that it is one module for everybody.
+that was named, and again when its code has changed: what runs is what stands in the file. Its
+folder is appended to ``sys.path``, so it never shadows what is installed; a file inside a
+package goes by its dotted name, so that it is one module for everybody.
 """
 
 import hashlib
@@ -13,23 +14,28 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 from sweep.definition import Pipeline
-from sweep.errors import StudyError, SweepError, did_you_mean
+from sweep.errors import StudyError, SweepError, did_you_mean, text_of
+from sweep.source import code_hash, module_name, reached, read_source
 
 DEFAULT_NAME = "pipeline"
+
+# The texts of each study as this process imported it, or met it for the first time.
+_sources: dict[Path, Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True)
 class Study:
     """A pipeline and where it stands: the variable `name` of `file`.
 
-    `title` is the first line of the module's docstring and `summary` the rest.
+    `title` is the first line of the module's docstring and `summary` the rest; `source` holds
+    the texts that this process imported: of the file, and of what it reaches.
     """
 
     pipeline: Pipeline
@@ -37,11 +43,12 @@ class Study:
     name: str
     title: str
     summary: str
+    source: Mapping[str, str] = field(repr=False)
 
     @property
     def reference(self) -> dict[str, str]:
-        """Where the pipeline stands, JSON-able: ``load_study("file:name")`` finds it again."""
-        return {"file": str(self.file), "name": self.name}
+        """Where the pipeline stands, and the hash of its code, JSON-able."""
+        return {"file": str(self.file), "name": self.name, "code": code_hash(self.source)}
 
 
 def load_study(reference: str) -> Study:
@@ -56,7 +63,8 @@ def load_study(reference: str) -> Study:
     Raises
     ------
     StudyError
-        If there is no such file or variable, or the file raises while it is imported.
+        If there is no such file or variable, or the file raises while it is imported, or it
+        imports a module beside it and this process has another one of that name.
     DefinitionError
         If a definition in it makes no sense.
     """
@@ -74,13 +82,29 @@ def study_of(pipeline: Pipeline) -> Study | None:
     Study | None
         The module-level variable that agrees in all but axes and constants; None if there is
         none in an importable file: a pipeline of a notebook or a script is sent by value.
+
+    Raises
+    ------
+    StudyError
+        If its code has changed since this process met it.
     """
     places = list(_places_of(pipeline))
     places.sort(key=lambda place: getattr(*place) is not pipeline)
     for module, name in places:
         if (file := _file_of(module)) is not None:
+            if _has_changed(file):
+                raise StudyError(
+                    f"{file} (or what it imports) has changed since it was imported here. Start "
+                    f'Python again, or give the file: sweep.run("{file.name}:{name}", ...).'
+                )
             return _study(module, file, name)
     return None
+
+
+def _has_changed(file: Path) -> bool:
+    """Tell whether a study has other code than when this process first met it."""
+    now = read_source(file)
+    return code_hash(_sources.setdefault(file, now)) != code_hash(now)
 
 
 def _places_of(pipeline: Pipeline) -> Iterator[tuple[ModuleType, str]]:
@@ -113,7 +137,7 @@ def _study(module: ModuleType, file: Path, name: str) -> Study:
     if not isinstance(pipeline, Pipeline):
         raise _no_pipeline(module, file, name)
     title, _, summary = inspect.cleandoc(module.__doc__ or "").partition("\n")
-    return Study(pipeline, file, name, title, summary.strip())
+    return Study(pipeline, file, name, title, summary.strip(), _sources[file])
 
 
 # --- from what is typed to a file --------------------------------------------------------
@@ -181,20 +205,52 @@ def _module_file(name: str) -> Path:
 
 
 def load_module(file: Path) -> ModuleType:
-    """Return the module of `file`, imported if it is not yet."""
+    """Return the module of `file`, imported if it is not yet or if its code has changed."""
     found = module_at(file)
-    if found is not None:
+    if found is not None and not _has_changed(file):
         return found
+    if found is not None:
+        _forget(file, found)
     root, name = module_name(file)
     if str(root) not in sys.path:
         sys.path.append(str(root))
+    source = read_source(file)
     try:
         is_packaged = (file.parent / "__init__.py").is_file()
-        return (_import_from_package if is_packaged else _import_loose)(root, name, file)
+        module = (_import_from_package if is_packaged else _import_loose)(root, name, file)
     except SweepError:
         raise
     except (Exception, SystemExit) as error:
+        error.__traceback__ = _from_file(error.__traceback__, file)
         raise StudyError(_import_failure(file, error)) from error
+    _sources[file] = source
+    return module
+
+
+def _forget(file: Path, module: ModuleType) -> None:
+    """Let the next import of a study, and of what it reaches, read the files again."""
+    for name in (module.__name__, *(name for name, _, _ in reached(file))):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+def _refuse_strangers(file: Path, root: Path) -> None:
+    """Refuse a study that would get another module than the one that lies beside it."""
+    for name, there, _ in reached(file):
+        parts = root.joinpath(*name.split("."))
+        for beside in (parts / "__init__.py", parts.with_suffix(".py")):
+            if beside.is_file() and beside.resolve() != there.resolve() != file:
+                raise StudyError(
+                    f"{file} imports {name}, which lies beside it, but this process has {there} by "
+                    "that name. Rename one, or run the two studies in processes of their own."
+                )
+
+
+def _from_file(trace: TracebackType | None, file: Path) -> TracebackType | None:
+    """Return a traceback without what comes before a file's own lines."""
+    while trace and trace.tb_frame.f_code.co_filename != str(file):
+        trace = trace.tb_next
+    return trace
 
 
 def module_at(file: Path) -> ModuleType | None:
@@ -206,16 +262,6 @@ def module_at(file: Path) -> ModuleType | None:
         if there.endswith(file.name) and not is_script and _file_of(module) == file:
             return module
     return None
-
-
-def module_name(file: Path) -> tuple[Path, str]:
-    """Return the folder that has to be on ``sys.path``, and the module's dotted name there."""
-    parts = [] if file.name == "__init__.py" else [file.stem]
-    folder = file.parent
-    while (folder / "__init__.py").is_file():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return folder, ".".join(parts)
 
 
 def _file_of(module: object) -> Path | None:
@@ -244,6 +290,7 @@ def _import_from_package(root: Path, name: str, file: Path) -> ModuleType:
 
 def _import_loose(root: Path, name: str, file: Path) -> ModuleType:
     """Import a file outside of packages by its stem, or by a private name if that is taken."""
+    _refuse_strangers(file, root)
     clean = re.sub(r"\W", "_", name)
     folder = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     names = (name, f"study_{clean}", f"study_{clean}_{folder}")
@@ -284,7 +331,7 @@ def _import_failure(file: Path, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
     where = f"{file}, line {lines[-1]}" if lines else str(file)
-    text = f"{where}, raised {type(error).__name__} while it was imported: {error}"
+    text = f"{where}, raised {type(error).__name__} while it was imported: {text_of(error)}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         missing = error.name.partition(".")[0]
         text += f". Install {missing} for {sys.executable}, or mend the import."

@@ -6,8 +6,8 @@ A point that fails is an outcome, with its exception on record, and costs no oth
 import hashlib
 import math
 import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Pipeline, Stage
-from sweep.definition.specification import canonical_json, plain
-from sweep.errors import OutputError
-from sweep.memo import Memo
+from sweep.definition.constants import plain
+from sweep.definition.specification import canonical_json
+from sweep.errors import Dropped, OutputError, text_of
+from sweep.memo import Memo, frozen, read_only
 from sweep.plan import Block
 from sweep.template import DONE, FAILED, Array, block_arrays, template
 
@@ -52,10 +53,19 @@ def stream(entropy: int, stage: str, parameters: Mapping[str, Any]) -> np.random
 
 
 class Evaluator:
-    """A pipeline made ready to compute blocks in this process."""
+    """A pipeline made ready to compute blocks in this process.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    Parameters
+    ----------
+    pipeline
+        Complete.
+    clock
+        The seconds that count as a point's.
+    """
+
+    def __init__(self, pipeline: Pipeline, clock: Callable[[], float] = time.perf_counter) -> None:
         self.pipeline = pipeline
+        self._clock = clock
         arrays = block_arrays(template(pipeline))
         self._arrays = {a.name: a for a in arrays if a.name not in ("status", "run")}
         self._calls = _Calls(pipeline)
@@ -80,48 +90,56 @@ class Evaluator:
                 self._compute_one(block, here, values, computed)
         return computed
 
-    def time(self, copies: int) -> float:
-        """Return the seconds that one point takes; a vectorized stage is given `copies` of it."""
-        start = time.perf_counter()
-        if not self._vectorized:
-            self._calls.for_point(self.pipeline.fixed)
-            return time.perf_counter() - start
-        known = {name: [value] * copies for name, value in self.pipeline.fixed.items()}
-        self._calls.for_block(known, {}, copies)
-        return (time.perf_counter() - start) / copies
+    def time(self, place: Mapping[str, int], copies: int) -> float:
+        """Return the seconds that the point at `place` takes; vectorized stages get `copies`."""
+        swept = self.pipeline.values_at(place)
+        copies = copies if self._vectorized else 1
+        start = self._clock()
+        try:
+            if self._vectorized:
+                columns = {name: np.full(copies, value) for name, value in swept.items()}
+                made = self._calls.for_block(columns, copies)
+            else:
+                made = self._calls.for_point(swept)
+            for _ in made:
+                pass
+        except (Exception, SystemExit):  # the run itself will take down why it failed
+            copies = 1
+        return (self._clock() - start) / copies
 
     # --- one point -----------------------------------------------------------------------
 
     def _points(self, block: Block) -> Iterator[tuple[Place, Values]]:
-        """Yield each point's place within the block, and the values of all its parameters."""
+        """Yield each point's place within the block, and the values of what is swept."""
         corner = zip(self.pipeline.axes, block.start, block.shape, strict=True)
         along = [[axis.at(low + i) for i in range(n)] for axis, low, n in corner]
         for here, parts in zip(np.ndindex(block.shape), product(*along), strict=True):
-            values = dict(self.pipeline.fixed)
+            values: Values = {}
             for part in parts:
                 values |= part
             yield here, values
 
     def _compute_one(self, block: Block, here: Place, values: Values, computed: Computed) -> None:
-        start = time.perf_counter()
+        start = self._clock()
         try:
-            known = self._calls.for_point(values)
-            checked = [
-                (name, self._check(name, known[name], self._sizes_at(name, block, here)))
-                for name in self._sizes
-            ]
-        except (Exception, SystemExit) as error:
+            for name, value in self._calls.for_point(values):
+                checked = self._check(name, value, self._sizes_at(name, block, here))
+                where: tuple[int | slice, ...] = (*here, *(slice(n) for n in checked.shape))
+                computed.arrays[name][where] = checked
+        except BaseException as error:
+            if isinstance(error, Dropped):
+                raise
             self._fail(block, here, computed, error)
         else:
-            for name, value in checked:
-                where: tuple[int | slice, ...] = (*here, *(slice(n) for n in value.shape))
-                computed.arrays[name][where] = value
             computed.status[here] = DONE
-        computed.arrays["point_seconds"][here] = max(time.perf_counter() - start, SHORTEST_SECONDS)
+        computed.arrays["point_seconds"][here] = max(self._clock() - start, SHORTEST_SECONDS)
 
     def _fail(self, block: Block, here: Place, computed: Computed, error: BaseException) -> None:
+        """Take down why a point failed; what was stored of it so far goes."""
+        for name in self._sizes:
+            computed.arrays[name][here] = self._arrays[name].fill
         place = {dim: block.start[i] + here[i] for i, dim in enumerate(self.pipeline.dims)}
-        text = _text_of(error)
+        text = _report(error)
         if isinstance(error, OutputError):
             values = self.pipeline.values_at(place).items()
             text += f" At {', '.join(f'{name}={value!r}' for name, value in values)}."
@@ -138,21 +156,24 @@ class Evaluator:
 
     def _compute_whole(self, block: Block, computed: Computed) -> None:
         """Compute a block through its vectorized stages; point by point if that fails."""
-        start = time.perf_counter()
+        start = self._clock()
         corner = tuple(slice(n) for n in block.shape)
         try:
-            checked = self._whole_outputs(block)
-        except (Exception, SystemExit) as error:
+            for name, column in self._calls.for_block(self._columns(block), block.points):
+                sizes = self._sizes[name]
+                checked = self._check(name, column, {"point": block.points, **sizes})
+                computed.arrays[name][corner] = checked.reshape(*block.shape, *sizes.values())
+        except BaseException as error:
+            if isinstance(error, Dropped):
+                raise
             if block.points == 1:
                 self._fail(block, (0,) * len(block.shape), computed, error)
             else:
                 self._split(block, computed)
                 return
         else:
-            for name, value in checked:
-                computed.arrays[name][corner] = value
             computed.status[corner] = DONE
-        each = (time.perf_counter() - start) / block.points
+        each = (self._clock() - start) / block.points
         computed.arrays["point_seconds"][corner] = max(each, SHORTEST_SECONDS)
 
     def _split(self, block: Block, computed: Computed) -> None:
@@ -163,17 +184,6 @@ class Evaluator:
             views = {name: _at(array, here) for name, array in computed.arrays.items()}
             inside = Computed(views, _at(computed.status, here), computed.events)
             self._compute_whole(one, inside)
-
-    def _whole_outputs(self, block: Block) -> list[tuple[str, np.ndarray]]:
-        points = block.points
-        columns = self._columns(block)
-        constants = {n: v for n, v in self.pipeline.fixed.items() if n not in columns}
-        known = self._calls.for_block(columns, constants, points)
-        found = []
-        for name, sizes in self._sizes.items():
-            value = self._check(name, known[name], {"point": points, **sizes})
-            found.append((name, value.reshape(*block.shape, *sizes.values())))
-        return found
 
     def _columns(self, block: Block) -> Columns:
         """Return the swept parameters of a block's points, each of shape (points,)."""
@@ -227,33 +237,44 @@ class Evaluator:
 
 
 class _Calls:
-    """Calls a pipeline's stages, each with what it asks for by name."""
+    """Calls a pipeline's stages, each with what it asks for by name.
+
+    Each output goes out as soon as it is made, and later stages see it read-only: what a
+    stage does to its arguments changes no output, no other stage and no other point.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._constants = _Constants(pipeline.fixed)
         self._memo = Memo(pipeline.needs.memory_bytes // 4)
         self._stages = [_Wired(stage, pipeline) for stage in pipeline.stages]
 
-    def for_point(self, values: Values) -> Values:
-        """Return the parameters of a point with all that the stages made of them."""
-        known = dict(values)
+    def for_point(self, swept: Values) -> Iterator[tuple[str, Any]]:
+        """Call the stages for one point, and yield each stored output as it is made."""
+        known = self._constants.fresh() | swept
         for wired in self._stages:
             answer = self._call(wired, known)
+            for name in wired.stored:
+                yield name, answer if name == wired.name else _field(wired, answer, name)
+            if wired is self._stages[-1]:
+                return
+            answer = read_only(answer)
             known[wired.name] = answer
             for name in wired.fields:
                 known[name] = _field(wired, answer, name)
-        return known
 
-    def for_block(self, columns: Columns, constants: Values, points: int) -> Columns:
-        """Return the columns (points, ...) of a block with all that the stages made of them."""
-        known = dict(columns)
+    def for_block(self, columns: Columns, points: int) -> Iterator[tuple[str, Any]]:
+        """Call the stages for a block, and yield each stored output (points, ...) as it is made.
+
+        `columns` are those of what is swept, each of shape (points,).
+        """
+        known = {name: read_only(column) for name, column in columns.items()}
         for wired in self._stages:
-            if wired.vectorized:
-                made = self._call_vectorized(wired, known, constants, points)
-            else:
-                made = self._call_each(wired, known, constants, points)
-            known |= made
-        return known
+            call = self._call_vectorized if wired.vectorized else self._call_each
+            made = call(wired, known, points)
+            for name in wired.stored:
+                yield name, made[name]
+            known |= {name: read_only(column) for name, column in made.items()}
 
     def _call(self, wired: "_Wired", known: Values) -> Any:
         if not wired.remembered:
@@ -268,30 +289,23 @@ class _Calls:
             arguments["rng"] = self._stream(wired, known)
         return wired.function(**arguments)
 
-    def _call_each(
-        self,
-        wired: "_Wired",
-        known: Columns,
-        constants: Values,
-        points: int,
-    ) -> Columns:
-        answers = [self._call(wired, one) for one in _rows(known, constants, points)]
+    def _call_each(self, wired: "_Wired", known: Columns, points: int) -> Columns:
+        answers = []
+        for one in self._rows(known, points):
+            answer = self._call(wired, one)
+            kept = frozen(answer)  # a function may hand out one buffer again and again
+            answers.append(kept[0] if kept else answer)
         columns = {name: [_field(wired, a, name) for a in answers] for name in wired.fields}
         return {wired.name: answers, **columns}
 
-    def _call_vectorized(
-        self,
-        wired: "_Wired",
-        known: Columns,
-        constants: Values,
-        points: int,
-    ) -> Columns:
+    def _call_vectorized(self, wired: "_Wired", known: Columns, points: int) -> Columns:
+        constants = self._constants.fresh()
         arguments: Values = {
             name: np.asarray(known[name]) if name in known else constants[name]
             for name in wired.arguments
         }
         if wired.takes_rng:
-            rows = _rows(known, constants, points)
+            rows = self._rows(known, points)
             arguments["rng"] = [self._stream(wired, one) for one in rows]
         answer = wired.function(**arguments)
         if not wired.fields:
@@ -303,6 +317,31 @@ class _Calls:
     def _stream(self, wired: "_Wired", known: Values) -> np.random.Generator:
         own = {name: known[name] for name in wired.depends}
         return stream(self._pipeline.entropy, wired.name, own)
+
+    def _rows(self, columns: Columns, points: int) -> Iterable[Values]:
+        """Yield what is known of each point, swept parameters as plain numbers."""
+        lists = {
+            name: column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+            for name, column in columns.items()
+        }
+        for i in range(points):
+            yield self._constants.fresh() | {name: column[i] for name, column in lists.items()}
+
+
+class _Constants:
+    """The parameters that are not swept, as each call may have them."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        kept = {name: frozen(value) for name, value in values.items()}
+        self._shared = {name: one[0] for name, one in kept.items() if one is not None}
+        others = {name: value for name, value in values.items() if name not in self._shared}
+        containers = (list, dict, set, bytearray, tuple)
+        self._copied = {n: v for n, v in others.items() if isinstance(v, containers)}
+        self._shared |= {n: v for n, v in others.items() if n not in self._copied}
+
+    def fresh(self) -> Values:
+        """Return all of them, those that a call could change as copies."""
+        return self._shared | (deepcopy(self._copied) if self._copied else {})
 
 
 class _Wired:
@@ -316,17 +355,8 @@ class _Wired:
         self.takes_rng = "rng" in stage.parameters
         self.depends = pipeline.depends(stage)
         self.fields = stage.fields or ()
+        self.stored = [name for name, var in stage.outputs.items() if var]
         self.remembered = not stage.vectorized and not any(stage.outputs.values())
-
-
-def _rows(columns: Columns, constants: Values, points: int) -> Iterable[Values]:
-    """Yield what is known of each point, swept parameters as plain numbers."""
-    lists = {
-        name: column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
-        for name, column in columns.items()
-    }
-    for i in range(points):
-        yield {**constants, **{name: column[i] for name, column in lists.items()}}
 
 
 def _field(wired: _Wired, answer: Any, name: str) -> Any:
@@ -357,7 +387,8 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     """Return `array` as `dtype`; None if that is of another kind or too small for a value."""
     if array.dtype == dtype:
         return array
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
+    is_whole = array.dtype.kind in "iu" and dtype.kind in "iu"
+    if not is_whole and not np.can_cast(array.dtype, dtype, "same_kind"):
         return None
     with np.errstate(over="ignore"):
         stored = array.astype(dtype)
@@ -366,13 +397,15 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     return stored if np.array_equal(stored, array) else None
 
 
-def _text_of(error: BaseException) -> str:
+def _report(error: BaseException) -> str:
     """Return the exception's text and where it was raised."""
     if isinstance(error, OutputError):
         return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f" [{frame.filename}:{frame.lineno}]"
-    return str(error)[: LONGEST_ERROR - len(where)] + where
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f" [{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}]" if trace else ""
+    return text_of(error)[: LONGEST_ERROR - len(where)] + where
 
 
 def largest_bytes(arrays: Sequence[Array], dims: int) -> tuple[int, int]:

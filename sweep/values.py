@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Parameter, Pipeline
+from sweep.definition.axis import MOST_VALUES
+from sweep.definition.names import normal
 from sweep.errors import DefinitionError, did_you_mean
-
-MOST_VALUES = 10_000_000  # on one axis
 
 
 def parse_assignments(arguments: Sequence[str], pipeline: Pipeline) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def parse_assignments(arguments: Sequence[str], pipeline: Pipeline) -> dict[str,
     values: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
+        name = normal(name)
         if not equals or not name.isidentifier():
             raise DefinitionError(f"'{argument}' sets no parameter. Write NAME=VALUE, e.g. nx=64.")
         if name not in pipeline.parameters:

@@ -3,7 +3,6 @@
 Every engine calls `run_batch` with names and indices; what goes back is a receipt a block.
 """
 
-import hashlib
 import json
 import os
 import resource
@@ -17,19 +16,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from sweep.definition import Pipeline
-from sweep.errors import StudyError
+from sweep.definition import Axis, Pipeline
+from sweep.definition.constants import restored
+from sweep.delivery import Message, received
 from sweep.journal import Journal
 from sweep.plan import Block
 from sweep.store import BlockWriter, Store, count_failed
 from sweep.store.chunks import encode_chunk
-from sweep.study import load_study
 from sweep.task import Evaluator
-
-StudyReference = Mapping[str, str]
-
-# Pipelines of this very process, for the serial engine: nothing has to travel.
-LOCAL: dict[str, Pipeline] = {}
 
 
 class Receipt(TypedDict):
@@ -46,10 +40,10 @@ class Receipt(TypedDict):
 class Workspace:
     """One store and its pipeline, open in this process."""
 
-    def __init__(self, store: Path, study: StudyReference) -> None:
+    def __init__(self, store: Path, study: Message) -> None:
         self.store = Store(store)
-        pipeline = self.store.bind(find_pipeline(study))
-        self.evaluator = Evaluator(pipeline)
+        pipeline = self.store.bind(received(study))
+        self.evaluator = Evaluator(pipeline, point_clock)
         self.writer = BlockWriter(self.store, pipeline)
         self.journal = Journal(self.store.journal_folder)
 
@@ -60,7 +54,7 @@ _open: dict[tuple[str, ...], Workspace] = {}
 
 def run_batch(
     store: str,
-    study: StudyReference,
+    study: Message,
     run: int,
     blocks: Sequence[Sequence[int]],
     submitted: float,
@@ -73,7 +67,7 @@ def run_batch(
     store
         Path of the store.
     study
-        Where the pipeline is: see `find_pipeline`.
+        Where the pipeline is: see `received`.
     run
         Number of the run.
     blocks
@@ -92,15 +86,15 @@ def run_batch(
         return receipts
 
 
-def prepare(study: StudyReference) -> None:
+def prepare(study: Message) -> None:
     """Import all that a batch will need, while the driver makes the store."""
     with _one_at_a_time:
-        find_pipeline(study)
+        received(study)
         encode_chunk(np.zeros(1), (1,), 0.0)
 
 
 def time_points(
-    study: StudyReference,
+    study: Message,
     constants: Mapping[str, Any],
     points: Sequence[Mapping[str, Any]],
     copies: int,
@@ -108,30 +102,52 @@ def time_points(
 ) -> list[float]:
     """Return the time that each of some points takes [s], stopping after `seconds` in all.
 
-    The first point is computed twice and counted once, because compilers run in the first.
+    The first point is computed twice and counted once, because caches are cold in the first.
+
+    Parameters
+    ----------
+    study
+        Where the pipeline is: see `received`.
+    constants
+        Those that a caller set, as `plain` tells them.
+    points
+        The values of what is swept, at each.
+    copies
+        How many points a vectorized stage is given.
+    seconds
+        When this much has passed, no other point is begun.
     """
     with _one_at_a_time:
-        pipeline = find_pipeline(study)
+        pipeline = received(study)
         found: list[float] = []
         start = time.perf_counter()
         for point in points:
-            one = Evaluator(pipeline.with_values(**constants, **point))
+            one = Evaluator(_at_point(pipeline, constants, point), point_clock)
             _set_threads(pipeline.needs.cores)
-            took = _time_of(one, copies)
+            place = dict.fromkeys(point, 0)
+            took = one.time(place, copies)
             if not found and time.perf_counter() - start < seconds / 2:
-                took = _time_of(one, copies)
+                took = one.time(place, copies)
             found.append(took)
             if time.perf_counter() - start > seconds:
                 break
         return found
 
 
-def _time_of(evaluator: Evaluator, copies: int) -> float:
-    start = time.perf_counter()
-    try:
-        return evaluator.time(copies)
-    except (Exception, SystemExit):  # the run itself will take down why it failed
-        return time.perf_counter() - start
+def _at_point(
+    pipeline: Pipeline, constants: Mapping[str, Any], point: Mapping[str, Any]
+) -> Pipeline:
+    """Return a pipeline whose axes hold one point."""
+    set_here = {name: restored(told) for name, told in constants.items()}
+    return Pipeline(
+        pipeline.stages,
+        axes=[Axis(name, [value]) for name, value in point.items()],
+        coords=pipeline.coords,
+        needs=pipeline.needs,
+        units=pipeline.units,
+        entropy=pipeline.entropy,
+        constants={**pipeline.constants, **set_here},
+    )
 
 
 def _run_block(
@@ -187,7 +203,7 @@ def _process_facts(threads: int) -> dict[str, Any]:
     }
 
 
-def _workspace(store: str, study: StudyReference) -> Workspace:
+def _workspace(store: str, study: Message) -> Workspace:
     """Return the open workspace; another one only if another sweep is meant than the last time."""
     key = (store, Store(Path(store)).header.sweep_id, json.dumps(dict(study), sort_keys=True))
     if key not in _open:
@@ -196,29 +212,14 @@ def _workspace(store: str, study: StudyReference) -> Workspace:
     return _open[key]
 
 
-def find_pipeline(study: StudyReference) -> Pipeline:
-    """Return the pipeline that a message means.
-
-    It is named by ``file`` and ``name``; or it is one of this process (``local``); or it was
-    defined in a notebook or a script and came by value, as a file outside any store
-    (``pickle``) that has to match its ``sha256``.
-    """
-    if "local" in study:
-        return LOCAL[study["local"]]
-    if "pickle" in study:
-        import cloudpickle
-
-        raw = Path(study["pickle"]).read_bytes()
-        if hashlib.sha256(raw).hexdigest() != study["sha256"]:
-            raise StudyError(f"{study['pickle']} is not the pipeline that was sent.")
-        found: Pipeline = cloudpickle.loads(raw)
-        return found
-    return load_study(f"{study['file']}:{study['name']}").pipeline
-
-
 # --- numba, only if the study uses it ----------------------------------------------------
 
 _compile_clock: Any = None
+
+
+def point_clock() -> float:
+    """Return a time [s] that stands still while numba compiles."""
+    return time.perf_counter() - compile_seconds()
 
 
 def compile_seconds() -> float:

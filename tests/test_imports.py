@@ -20,7 +20,7 @@ FILES = sorted(
 # library -> the files, or folders, that may import it
 OWNERS = {
     "click": ["sweep/cli.py"],
-    "cloudpickle": ["sweep/run.py", "sweep/worker.py"],
+    "cloudpickle": ["sweep/delivery.py"],
     "dask": ["sweep/engines/dask.py"],
     "distributed": ["sweep/engines/dask.py"],
     "google_crc32c": ["sweep/store"],

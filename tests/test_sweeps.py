@@ -185,6 +185,7 @@ class TestRunning:
         assert execute(study.pipeline, study, store.path, Options("serial"), Quiet()).run == 1
         (store.path / "status" / "c.0.0").unlink()
         file.write_text(file.read_text().replace("g * time**2 / 2", "g * time**2 / 2 + 0"))
+        study = load_study(str(file))
         summary = execute(study.pipeline, study, store.path, Options("serial"), Quiet())
         assert summary.code_changed_since == 1
         assert store.read_run(1)["code_hash"] != store.read_run(2)["code_hash"]

@@ -1,13 +1,17 @@
 """Axis: what is varied, one dimension of the result."""
 
+import datetime
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sweep.definition.names import check_name, first_duplicate
+from sweep.definition.names import check_name, first_duplicate, is_text, normal
 from sweep.errors import DefinitionError
+
+MOST_VALUES = 10_000_000  # on one axis
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -23,8 +27,8 @@ class Axis:
     name
         The parameter, or a tuple of parameters.
     values
-        1-D numbers, texts or booleans, without NaN and duplicates; for several parameters
-        rows of them, shape (points, parameters).
+        1-D numbers, texts or booleans, at most ten million, without NaN and duplicates; for
+        several parameters rows of them, shape (points, parameters).
     units
         CF units; for several parameters one text for each. Empty: those that the pipeline
         knows for the parameter, else dimensionless.
@@ -49,10 +53,14 @@ class Axis:
         units: str | tuple[str, ...] = "",
         dim: str | None = None,
     ) -> None:
+        if not isinstance(name, (str, tuple, list)):
+            raise DefinitionError(f"Axis({name!r}, ...): give the name of a parameter first.")
         names = (name,) if isinstance(name, str) else tuple(name)
         for one in names:
             check_name(one, "Axis")
+        names = tuple(map(normal, names))
         if isinstance(name, str):
+            name = names[0]
             if dim is not None and dim != name:
                 raise DefinitionError(
                     f"Axis '{name}' carries one parameter, so its dimension is '{name}'; "
@@ -60,23 +68,26 @@ class Axis:
                 )
             dim = name
             columns: tuple[np.ndarray, ...] = (_column(values, name),)
-            rows: list[Any] = columns[0].tolist()
         else:
             dim, columns = self._zipped(names, values, dim)
-            rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        if (twice := first_duplicate(rows)) is not None:
+        if (twice := _first_twice(columns)) is not None:
             raise DefinitionError(
                 f"Axis '{dim}' has the value {twice!r} twice. Take one out; to repeat a point, "
                 "vary a seed."
             )
-        texts = (units,) * len(names) if isinstance(units, str) else tuple(units)
-        if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
+        texts = (units,) * len(names) if isinstance(units, str) else units
+        if (
+            not isinstance(texts, (tuple, list))
+            or len(texts) != len(names)
+            or not all(map(is_text, texts))
+        ):
             raise DefinitionError(
-                f"Axis '{dim}' has units {units!r}; give one text for each of {names}."
+                f"Axis '{dim}' has units {units!r}; give one text for each of {', '.join(names)}, "
+                "'1' for what has none."
             )
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "units", texts)
+        object.__setattr__(self, "units", tuple(texts))
         object.__setattr__(self, "dim", dim)
 
     @staticmethod
@@ -96,6 +107,7 @@ class Axis:
                 "Give it another name, e.g. dim='sample'."
             )
         rows = list(values) if isinstance(values, Iterable) else []
+        _check_count(len(rows), dim)
         if not rows:
             raise DefinitionError(f"Axis '{dim}' has no values. Give it a list of rows.")
         for number, row in enumerate(rows):
@@ -131,12 +143,41 @@ class Axis:
         return f"Axis({names!r}, {len(self)} values, dim={self.dim!r})"
 
 
+def _first_twice(columns: tuple[np.ndarray, ...]) -> Any:
+    """Return the first value (or row) that stands on an axis for the second time, or None."""
+    if len(columns) > 1:
+        return first_duplicate(list(zip(*(column.tolist() for column in columns), strict=True)))
+    (column,) = columns
+    if len(np.unique(column)) == len(column):
+        return None
+    return first_duplicate(column.tolist())
+
+
+def _length(values: Sequence[Any]) -> int:
+    try:
+        return len(values)
+    except OverflowError:  # of a range
+        return sys.maxsize
+
+
+def _check_count(count: int, name: str) -> None:
+    if count > MOST_VALUES:
+        raise DefinitionError(
+            f"Axis '{name}' has {count} values, more than an axis holds ({MOST_VALUES}). Take "
+            "fewer, or several axes."
+        )
+
+
 def _column(values: Any, name: str) -> np.ndarray:
     """Return the values of one parameter as a read-only 1-D array of float, int, bool or str."""
+    if hasattr(values, "__array__") and not isinstance(values, np.ndarray):
+        values = np.asarray(values)  # a pandas Series, an xarray DataArray
+        values = values.tolist() if values.dtype.kind == "O" else values
     if not isinstance(values, (Sequence, range, np.ndarray)) or isinstance(values, (str, bytes)):
         raise DefinitionError(
             f"Axis '{name}' needs a list, range or 1-D array of values, not {values!r}."
         )
+    _check_count(values.size if isinstance(values, np.ndarray) else _length(values), name)
     kinds = {type(v) for v in values} if not isinstance(values, (range, np.ndarray)) else set()
     booleans = kinds & {bool, np.bool_}
     if len(kinds) > 1 and ((booleans and booleans != kinds) or str in kinds):
@@ -153,6 +194,11 @@ def _column(values: Any, name: str) -> np.ndarray:
             "Parameters that vary together: Axis(('a', 'b'), rows, dim='pair')."
         )
     target = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_, "U": np.str_}
+    if column.dtype.kind == "M" or isinstance(column.flat[0], datetime.date):
+        raise DefinitionError(
+            f"Axis '{name}' has dates. Give numbers and say from when they count in the units, "
+            f"which xarray shows as dates: Axis('{name}', [0, 1, 2], 'days since 2026-01-01')."
+        )
     if column.dtype.kind not in target:
         raise DefinitionError(
             f"Axis '{name}' has values of type {column.dtype}; an axis holds numbers, texts or "
@@ -166,6 +212,8 @@ def _column(values: Any, name: str) -> np.ndarray:
             f"Axis '{name}' has NaN at position {int(np.isnan(column).argmax())}. "
             "Take it out: NaN is no place on an axis."
         )
+    if column.dtype.kind == "U" and not all(map(is_text, column.tolist())):
+        raise DefinitionError(f"Axis '{name}' has a text with half of a surrogate pair.")
     column.flags.writeable = False
     return column
 

@@ -1,5 +1,6 @@
 """What a name may be, and that no two things share one."""
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,8 @@ from sweep.errors import DefinitionError
 
 # Names that the dataset itself uses beside the outputs.
 RESERVED = frozenset({"status", "run", "point_seconds", "sample", "tasks", "events", "runs"})
+# Names that `sweep.run` takes beside the parameters.
+ARGUMENTS = frozenset({"pipeline", "store", "on", "workers", "tls_dir", "dashboard"})
 
 
 def check_name(name: object, what: str, *, reserved: bool = True) -> None:
@@ -20,6 +23,19 @@ def check_name(name: object, what: str, *, reserved: bool = True) -> None:
             f"{what} '{name}' has a name that the dataset uses itself "
             f"({', '.join(sorted(RESERVED))}). Give it another."
         )
+
+
+def normal(name: str) -> str:
+    """Return a name as Python's own compiler reads it: the micro sign is a Greek mu."""
+    return unicodedata.normalize("NFKC", name)
+
+
+def is_text(value: object) -> bool:
+    """Tell whether a value is a text that can be written to a file."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def first_duplicate(rows: list[Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.definition.names import check_name
+from sweep.definition.names import check_name, is_text
 from sweep.errors import DefinitionError
 
 
@@ -23,8 +23,9 @@ class Var:
     units, long_name
         CF attributes; ``"1"`` is dimensionless.
     dtype
-        The numpy type it is stored as: a float, an integer or bool. By default int64 or bool
-        where the annotation says int or bool, else float64.
+        The numpy type it is stored as, ``"float32"`` or ``np.float32``: a float of at most 64
+        bits, an integer or bool. By default int64 or bool where the annotation says int or
+        bool, else float64.
     """
 
     dims: tuple[str, ...]
@@ -39,16 +40,28 @@ class Var:
             )
         if len(set(self.dims)) != len(self.dims):
             raise DefinitionError(f"Var({self.dims!r}, ...) names a dimension twice.")
-        if self.dtype:
-            try:
-                storable = np.dtype(self.dtype).kind in "fiub"
-            except TypeError:
-                storable = False
-            if not storable:
+        for text in (self.units, self.long_name):
+            if not is_text(text):
                 raise DefinitionError(
-                    f"Var dtype {self.dtype!r} cannot be stored; use a float, an integer or bool, "
-                    "e.g. 'float32'."
+                    f"Var({self.dims!r}, ...): units and long_name are texts, not {text!r}; '1' is "
+                    "dimensionless."
                 )
+        if self.dtype != "":
+            object.__setattr__(self, "dtype", _storable(self.dtype))
+
+
+def _storable(dtype: Any) -> str:
+    """Return the name of a type that a store holds."""
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "fiub" or found.itemsize > 8:
+        raise DefinitionError(
+            f"Var dtype {dtype!r} cannot be stored; use a float, an integer or bool of at most 64 "
+            "bits, e.g. 'float32'."
+        )
+    return str(found.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +90,12 @@ class Coord:
 
     def __post_init__(self) -> None:
         check_name(self.name, "Coord")
+        for text in (self.units, self.long_name):
+            if not is_text(text):
+                raise DefinitionError(
+                    f"Coord('{self.name}', ...): units and long_name are texts, not {text!r}; '1' "
+                    "is dimensionless."
+                )
         if not callable(self.values):
             self.check(self.values)
 

@@ -3,16 +3,17 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property
 from itertools import product
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sweep.definition.axis import Axis
-from sweep.definition.names import check_name, refuse_twice
+from sweep.definition.constants import plain
+from sweep.definition.names import ARGUMENTS, check_name, is_text, normal, refuse_twice
 from sweep.definition.needs import Needs
 from sweep.definition.output import Coord, Inner, Var
 from sweep.definition.stage import MISSING, Parameter, Stage
@@ -66,17 +67,19 @@ class Pipeline:
         entropy: int = 0,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
-        several = stages if isinstance(stages, Sequence) else (stages,)
+        several = stages if isinstance(stages, (list, tuple)) else (stages,)
         made = tuple(s if isinstance(s, Stage) else Stage(s) for s in several)
         object.__setattr__(self, "stages", made)
         axes, coords = _listed(axes, Axis, "axes"), _listed(coords, Coord, "coords")
         object.__setattr__(self, "coords", coords)
+        if not isinstance(needs, (Needs, NoneType)):
+            raise DefinitionError(f"needs= takes Needs(cores=..., memory=...), not {needs!r}.")
         object.__setattr__(self, "needs", needs or Needs())
         object.__setattr__(self, "entropy", entropy)
         if not isinstance(entropy, int) or entropy < 0:
             raise DefinitionError(f"entropy={entropy!r}: give a whole number, 0 or more.")
         axis_units = {n: u for a in axes for n, u in zip(a.names, a.units, strict=True) if u}
-        object.__setattr__(self, "units", MappingProxyType({**(units or {}), **axis_units}))
+        object.__setattr__(self, "units", MappingProxyType({**_units(units), **axis_units}))
         self._check_outputs()
         self._check_axis_names(axes)
         object.__setattr__(self, "axes", tuple(self._converted(axis) for axis in axes))
@@ -99,8 +102,9 @@ class Pipeline:
                 new = Parameter(name, annotation, default, stage.name, units)
                 if stage.vectorized and new.takes_lists():  # of one value a point
                     new = replace(new, annotation=inspect.Parameter.empty)
+                new = new.with_default()
                 old = found.setdefault(name, new)
-                if old.default is not new.default and old.default != new.default:
+                if old.default is not new.default and plain(old.default) != plain(new.default):
                     raise DefinitionError(
                         f"Parameter '{name}' has the default {old.default!r} in {old.stage}() but "
                         f"{new.default!r} in {stage.name}(). Give both the same."
@@ -290,14 +294,13 @@ class Pipeline:
         return self.parameters[name]
 
     def _converted(self, axis: Axis) -> Axis:
-        columns = []
-        for name, column in zip(axis.names, axis.columns, strict=True):
-            parameter = self._parameter(name, "Axis ")
-            columns.append([parameter.convert(value) for value in column.tolist()])
+        named = zip(axis.names, axis.columns, strict=True)
+        columns = [self._parameter(name, "Axis ").convert_column(c) for name, c in named]
         units = tuple(self.parameters[name].units for name in axis.names)
         if axis.names == (axis.dim,):
             return Axis(axis.names[0], columns[0], units)
-        return Axis(axis.names, list(zip(*columns, strict=True)), units, dim=axis.dim)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        return Axis(axis.names, rows, units, dim=axis.dim)
 
     def _check_axis_names(self, axes: Sequence[Axis]) -> None:
         refuse_twice([name for axis in axes for name in axis.names], "parameter", "two axes")
@@ -310,6 +313,12 @@ class Pipeline:
         names = [name for stage in self.stages for name in stage.outputs]
         refuse_twice(names, "name", "two outputs")
         if not self.outputs:
+            answer = self.stages[-1].hints.get("return")
+            if is_dataclass(answer):
+                raise DefinitionError(
+                    f"{self.stages[-1].name}() returns a dataclass. Make it a "
+                    "NamedTuple, with a Var at each output: class Answer(NamedTuple): ..."
+                )
             raise DefinitionError(
                 f"{self.stages[-1].name}() declares no output. Annotate what it returns: "
                 '-> Annotated[float, Var((), "m", "height")], or a NamedTuple of such fields.'
@@ -341,6 +350,11 @@ class Pipeline:
     def _check_names(self) -> None:
         for name in self.parameters:
             check_name(name, "Parameter")
+            if name in ARGUMENTS:
+                raise DefinitionError(
+                    f"Parameter '{name}' of {self.parameters[name].stage}() has the name of an "
+                    f"argument of sweep.run ({', '.join(sorted(ARGUMENTS))}). Give it another."
+                )
         for name in self.units:
             self._parameter(name, "In units=: ")
         for coord in self.coords:
@@ -382,6 +396,14 @@ class Pipeline:
                         "takes one point, or fix "
                         f"{', '.join(sorted(set(coord.parameters) & set(self.swept)))}."
                     )
+
+
+def _units(units: Any) -> dict[str, str]:
+    if units is None:
+        return {}
+    if not isinstance(units, Mapping) or not all(map(is_text, [*units, *units.values()])):
+        raise DefinitionError(f"units= takes {{'length': 'm', ...}}, not {units!r}.")
+    return {normal(name): text for name, text in units.items()}
 
 
 def _is_list(value: Any) -> bool:

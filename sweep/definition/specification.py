@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import math
-import re
-from types import NoneType
 from typing import Any
 
 import numpy as np
 
+from sweep.definition.constants import digest, plain
+from sweep.definition.output import Inner
 from sweep.definition.pipeline import Pipeline
 
 Specification = dict[str, Any]
@@ -25,7 +24,7 @@ def specification(pipeline: Pipeline) -> Specification:
                 "dim": axis.dim,
                 "size": len(axis),
                 "units": pipeline.parameters[name].units,
-                "values": _digest(column),
+                "values": digest(column),
             }
             for axis in pipeline.axes
             for name, column in zip(axis.names, axis.columns, strict=True)
@@ -35,7 +34,7 @@ def specification(pipeline: Pipeline) -> Specification:
             name: {
                 "size": inner.size,
                 "units": inner.coord.units,
-                "values": _digest(inner.at if inner.values is None else inner.values),
+                "values": digest(_values(inner)),
             }
             for name, inner in pipeline.inner.items()
         },
@@ -107,30 +106,11 @@ def _changed(what: str, before: Any, after: Any) -> str:
     )
 
 
+def _values(inner: Inner) -> np.ndarray:
+    values = inner.at if inner.values is None else inner.values
+    assert values is not None
+    return values
+
+
 def _join(names: Any) -> str:
     return ", ".join(names)
-
-
-def _digest(column: np.ndarray | None) -> str:
-    assert column is not None
-    text = json.dumps(column.tolist(), ensure_ascii=False) if column.dtype.kind == "U" else None
-    raw = np.ascontiguousarray(column).tobytes() if text is None else text.encode()
-    return f"{column.dtype.kind}:{hashlib.sha256(raw).hexdigest()}"
-
-
-def plain(value: Any) -> Any:
-    """Return a constant as JSON can hold it; what JSON cannot hold, as its text.
-
-    The text is the same in every process: without addresses, and an array as its SHA-256.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiubU":
-        return {"array": list(value.shape), "values": _digest(value)}
-    if isinstance(value, float) and math.isnan(value):  # unequal to itself
-        return {"repr": repr(value)}
-    if isinstance(value, (str, int, float, bool, NoneType)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return {"repr": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))}

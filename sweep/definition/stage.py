@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweep.definition.names import is_text
 from sweep.definition.output import Var
 from sweep.errors import DefinitionError, did_you_mean
 
@@ -82,17 +83,19 @@ class Parameter:
         DefinitionError
             If it is of another type, NaN, or none of the choices.
         """
+        what = f"Parameter '{self.name}' of {self.stage}()"
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, float) and math.isnan(value):
-            raise DefinitionError(f"Parameter '{self.name}' of {self.stage}() cannot be NaN.")
+            raise DefinitionError(f"{what} cannot be NaN.")
+        if isinstance(value, str) and not is_text(value):
+            raise DefinitionError(f"{what} is {value!r}, with half of a surrogate pair.")
         plain = self.plain_types
         if plain is None:
             return value
         if self.choices and value not in self.choices:
             raise DefinitionError(
-                f"Parameter '{self.name}' of {self.stage}() is {value!r}. "
-                f"{did_you_mean(str(value), map(str, self.choices))}"
+                f"{what} is {value!r}. {did_you_mean(str(value), map(str, self.choices))}"
             )
         if type(value) in plain:
             return value
@@ -101,9 +104,43 @@ class Parameter:
         if int in plain and type(value) is float and value.is_integer() and abs(value) < 2**53:
             return int(value)
         raise DefinitionError(
-            f"Parameter '{self.name}' of {self.stage}() takes {self.type_name}, not {value!r} "
-            f"({type(value).__name__})."
+            f"{what} takes {self.type_name}, not {value!r} ({type(value).__name__})."
         )
+
+    def with_default(self) -> "Parameter":
+        """Return this parameter with its default as the type that the function asks for.
+
+        Raises
+        ------
+        DefinitionError
+            If the default is of another type. None goes always: so says an old habit.
+        """
+        if self.default is MISSING or self.default is None:
+            return self
+        if type(self.default) is float and math.isnan(self.default):
+            return self
+        try:
+            return replace(self, default=self.convert(self.default))
+        except DefinitionError as error:
+            raise DefinitionError(f"The default of '{self.name}' does not fit. {error}") from None
+
+    def convert_column(self, column: np.ndarray) -> np.ndarray:
+        """Return the values of an axis as the type that the function asks for.
+
+        Raises
+        ------
+        DefinitionError
+            As `convert`, for the first that does not fit.
+        """
+        plain, kind = self.plain_types, column.dtype.kind
+        if plain is None or (not self.choices and _KINDS[kind] in plain):
+            return column
+        if kind == "i" and float in plain and not self.choices:
+            return column.astype(np.float64)
+        return np.array([self.convert(value) for value in column.tolist()])
+
+
+_KINDS = {"f": float, "i": int, "b": bool, "U": str}
 
 
 @dataclass(frozen=True)
@@ -125,9 +162,21 @@ class Stage:
     vectorized: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.function) or not hasattr(self.function, "__name__"):
+        if not callable(self.function):
             raise DefinitionError(f"A stage is a function, not {self.function!r}.")
-        for parameter in inspect.signature(self.function).parameters.values():
+        if not hasattr(self.function, "__name__"):
+            raise DefinitionError(
+                f"A stage is a function with a name, not {self.function!r}. Write one that calls "
+                "it: def height(speed: float) -> ...: return ..."
+            )
+        try:
+            signature = inspect.signature(self.function)
+        except ValueError:
+            raise DefinitionError(
+                f"The parameters of {self.name}() cannot be known. Write a function that names "
+                "them and calls it."
+            ) from None
+        for parameter in signature.parameters.values():
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL) or (
                 parameter.kind is parameter.VAR_KEYWORD
             ):
@@ -144,12 +193,7 @@ class Stage:
     @cached_property
     def hints(self) -> dict[str, Any]:
         """The function's annotations, resolved."""
-        try:
-            return typing.get_type_hints(self.function, include_extras=True)
-        except (NameError, AttributeError, TypeError, SyntaxError) as error:
-            raise DefinitionError(
-                f"An annotation of {self.name}() cannot be understood: {error}."
-            ) from None
+        return _hints(self.function, f"{self.name}()")
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -161,8 +205,6 @@ class Stage:
             if typing.get_origin(annotation) is typing.Annotated:
                 annotation = typing.get_args(annotation)[0]
             default = MISSING if parameter.default is empty else parameter.default
-            if annotation is float and type(default) is int:
-                default = float(default)  # the same sweep as one whose caller writes 1.0
             found[name] = (annotation, default)
         return found
 
@@ -184,8 +226,8 @@ class Stage:
         answer = self.hints.get("return")
         outputs = {self.name: self._var(answer)}
         if self.fields is not None:
-            declared = typing.get_type_hints(answer, include_extras=True)
-            outputs |= {name: self._var(declared[name]) for name in self.fields}
+            declared = _hints(answer, f"what {self.name}() returns")
+            outputs |= {name: self._var(declared.get(name)) for name in self.fields}
         return outputs
 
     @staticmethod
@@ -202,3 +244,11 @@ class Stage:
         if found is None or found.dtype:
             return found
         return replace(found, dtype={int: "int64", bool: "bool"}.get(kind, "float64"))
+
+
+def _hints(annotated: Any, name: str) -> dict[str, Any]:
+    """Return the annotations of a function or a class, resolved."""
+    try:
+        return typing.get_type_hints(annotated, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise DefinitionError(f"An annotation of {name} cannot be understood: {error}.") from None

@@ -1,8 +1,9 @@
 """Worker processes: fresh interpreters that run one module and end with their driver.
 
 Not multiprocessing, whose spawn imports the main script again: that needs a ``__main__`` guard
-in every script and fails in a notebook. Driver and worker talk in lines over two pipes of
-their own; stdout and stderr belong to the code that is being run.
+in every script and fails in a notebook. A worker finds modules where the driver finds them.
+Driver and worker talk in lines over two pipes of their own; stdout and stderr belong to the
+code that is being run.
 
 A third pipe, the lifeline, carries nothing. When the driver ends, however it ends, that pipe
 closes and the worker is killed, with whatever it had started.
@@ -10,6 +11,7 @@ closes and the worker is killed, with whatever it had started.
 
 import fcntl
 import io
+import json
 import os
 import select
 import signal
@@ -69,9 +71,10 @@ class WorkerProcess:
         self._lifeline = io.FileIO(lifeline, "w")
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the pipes
         theirs = (request_end, reply_end, lifeline_end, os.dup(2))
+        command = [sys.executable, "-P", "-X", "faulthandler", "-m", module]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", "-m", module, *map(str, theirs)],
+                [*command, *map(str, theirs), json.dumps(_import_path())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=self._printed,
@@ -179,6 +182,11 @@ def worker_environment(threads: int) -> dict[str, str]:
     return environment
 
 
+def _import_path() -> list[str]:
+    """Return ``sys.path`` as another process can use it: in a notebook it begins with ''."""
+    return [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - '' is this folder
+
+
 def _ending(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
@@ -196,7 +204,9 @@ class Driver:
     """
 
     def __init__(self, descriptors: Sequence[str]) -> None:
-        requests, replies, lifeline, console = map(int, descriptors)
+        *numbers, import_path = descriptors
+        requests, replies, lifeline, console = map(int, numbers)
+        sys.path[:] = json.loads(import_path)
         _end_with(lifeline)
         _keep_from_children(requests, replies, lifeline)
         self.requests = os.fdopen(requests, encoding="ascii")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Axis, Pipeline
+from sweep.definition.constants import is_whole, plain, restored
 from sweep.definition.specification import (
     differences,
     differences_of,
@@ -137,9 +138,17 @@ class Store:
         """
         spec = self.header.specification
         self._refuse(differences_of("stage", spec["stages"], stages_of(pipeline)))
-        constants = {
-            name: value for name, value in spec["constants"].items() if not isinstance(value, dict)
-        }
+        told = spec["constants"]
+        own = {name: plain(value) for name, value in pipeline.fixed.items()}
+        others = [name for name in told if name not in own or told[name] != own[name]]
+        for name in others:
+            if not is_whole(told[name]):
+                raise StoreMismatch(
+                    f"In {self.path} the constant '{name}' has a value that only Python can hold: "
+                    f"set there, or changed in the study since. Go on from Python, with the old "
+                    f"value: sweep.run(pipeline, store, {name}=...)."
+                )
+        constants = {name: restored(told[name]) for name in others}
         bound = Pipeline(
             pipeline.stages,
             axes=self.axes(),
