@@ -1,6 +1,5 @@
 """The command line: arguments in, ``run.py`` called, messages out."""
 
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from sweep.definition import Pipeline
-from sweep.errors import StudyError, SweepError, WorkerError
+from sweep.errors import DiskError, EngineLost, StudyError, SweepError, WorkerError
 from sweep.progress import Lines, Progress, Reporter, clock_text, short_path
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.run import resume as resume_store
@@ -45,9 +44,15 @@ def _command(function: Command) -> click.Command:
             code = function(**arguments)
         except SweepError as error:
             _tell(error)
-            code = INCOMPLETE if isinstance(error, WorkerError) else MISTAKE
+            is_ours = isinstance(error, (WorkerError, DiskError, EngineLost))
+            code = INCOMPLETE if is_ours else MISTAKE
         except KeyboardInterrupt:
+            click.echo("sweep: stopped.", err=True)
             code = INTERRUPTED
+        except Exception:
+            traceback.print_exc()
+            click.echo("sweep: this is a mistake of the program, not yours.", err=True)
+            code = INCOMPLETE
         sys.exit(code)
 
     return main.command()(guarded)
@@ -139,7 +144,8 @@ def plan(pipeline: str, store_and_values: tuple[str, ...], workers: int | None) 
     rows = {
         "store": str(store),
         "points": f"{found.points} ({_axes_text(bound)})",
-        "done": str(found.points - found.points_left),
+        "done": f"{found.points - found.points_left - found.points_failed}, "
+        f"{found.points_failed} failed",
         "blocks": f"{found.blocks} of {block} points, {found.blocks_left} left",
         "files": f"about {found.files}",
         "data": f"{_bytes_text(found.bytes)} before compression",
@@ -216,14 +222,17 @@ def _status_code(found: Status) -> int:
 
 def _read(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeline, Path]:
     """Return the study, its pipeline with the values set, and the path of the store."""
-    paths = [word for word in rest if not re.match(r"[A-Za-z_]\w*=", word)]
+    paths = [word for word in rest if "=" not in word.partition("/")[0]]
     if len(paths) > 1:
         raise SweepError(f"Give one STORE, not {len(paths)}: {', '.join(paths)}.")
     study = load_study(reference)
+    name, colon, rest_of_it = (paths or [""])[0].partition(":")
+    if colon and name in study.pipeline.parameters:
+        raise SweepError(f"'{paths[0]}' is no STORE. To set '{name}', write {name}={rest_of_it}.")
     values = parse_assignments([word for word in rest if word not in paths], study.pipeline)
     bound = study.pipeline.with_values(**values)
     bound.check_complete()
-    return study, bound, Path(paths[0]) if paths else _default_store(study)
+    return study, bound, Path(paths[0]).expanduser() if paths else _default_store(study)
 
 
 def _default_store(study: Study) -> Path:
@@ -260,6 +269,7 @@ def _finish(summary: Summary) -> int:
     store = short_path(summary.store)
     if tally.failed:
         _print_failures(read_status(summary.store))
+        click.echo("Failed points stay so in this store; to try them again, give a new STORE.")
     click.echo(f'\nimport xarray as xr\nds = xr.open_zarr("{store}")')
     if summary.interrupted:
         click.echo(f"\nStopped. Go on with: sweep resume {store}", err=True)
@@ -272,8 +282,7 @@ def _finish(summary: Summary) -> int:
 
 def _print_failures(found: Status, most: int = 5) -> None:
     for failure in found.failures[:most]:
-        values = ", ".join(f"{name}={value!r}" for name, value in failure.values.items())
-        click.echo(f"failed: {values or 'the point'}: {failure.error_type}: {failure.error}")
+        click.echo(f"failed: {failure.text}")
     if len(found.failures) > most:
         click.echo(
             f"and {len(found.failures) - most} more: "

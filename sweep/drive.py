@@ -10,16 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.engines import Done, Engine, Lost, Outcome, Raised
-from sweep.errors import WorkerError
+from sweep.errors import Dropped, raised_error
 from sweep.plan import Block, Plan
 from sweep.worker import Receipt
 
-BATCH_SECONDS = 2.0  # a batch is to take this long, much beside its 5 ms of messages
+BATCH_SECONDS = 2.0  # a batch is to take this long, much beside its messages (Dask: 15 ms)
 LONG_SECONDS = 5.0  # a batch that takes longer is not queued behind another
 MOST_ATTEMPTS = 3  # at a block whose workers were lost
 SMOOTHING = 0.3  # weight of the newest batch in the estimate of a block's time
@@ -61,10 +61,15 @@ class Tally:
 
 
 class Stop:
-    """A person's wish to end: asked once, tasks in flight are finished; twice, dropped."""
+    """A person's wish to end: asked once, blocks in flight are finished; twice, dropped.
+
+    Before there are any, the first wish raises KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
+        self._has_blocks = False
+        self._may_drop = False
 
     @contextmanager
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -75,8 +80,12 @@ class Stop:
 
         def ask(number: int, frame: object) -> None:
             self.asked += 1
+            if not self._has_blocks:
+                raise KeyboardInterrupt
             if self.asked == 1:
                 say("Stopping when the blocks in flight are done; Ctrl-C again drops them.")
+            elif self._may_drop:
+                raise Dropped
 
         old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -84,6 +93,19 @@ class Stop:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    def begin_blocks(self) -> None:
+        """Say that from now on there are blocks to finish."""
+        self._has_blocks = True
+
+    @contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Let the second wish end what runs inside, however long it would take, by `Dropped`."""
+        self._may_drop = True
+        try:
+            yield
+        finally:
+            self._may_drop = False
 
 
 class Drive:
@@ -127,17 +149,23 @@ class Drive:
         Raises
         ------
         WorkerError
-            If a worker could not do its part: read the study, write the store.
+            If a worker could not do its part: read the study, say.
+        StoreError, DiskError
+            If it could not write the store.
         """
-        while stop.asked < 2:
-            if not stop.asked:
-                self._fill()
-            if not self._live:
-                break
-            for ticket, outcome in self._engine.wait(0.2):
-                if ticket in self._live:  # else a call of before: workers were prepared
-                    self._take(self._live.pop(ticket), outcome, tally)
-            report(tally)
+        stop.begin_blocks()
+        with suppress(Dropped):
+            while stop.asked < 2:
+                if not stop.asked:
+                    self._fill()
+                if not self._live:
+                    break
+                with stop.dropping():
+                    ended = self._engine.wait(0.2)
+                for ticket, outcome in ended:
+                    if ticket in self._live:  # else a call of before: workers were prepared
+                        self._take(self._live.pop(ticket), outcome, tally)
+                report(tally)
 
     def _fill(self) -> None:
         while len(self._live) < self._window():
@@ -185,7 +213,7 @@ class Drive:
                 for block, attempt in batch:
                     self._take_lost(block, attempt, reason, tally)
             case Raised(kind, text, trace):
-                raise WorkerError(kind, text, trace)
+                raise raised_error(kind, text, trace)
 
     def _learn(self, receipt: Receipt) -> None:
         took = receipt["compute_seconds"] + receipt["write_seconds"]

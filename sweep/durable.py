@@ -4,9 +4,16 @@ A reader sees the old file or the new one, never a part. What a kill leaves behi
 that ends in ``.partial``, which nothing reads.
 """
 
+import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
+
+
+def encode_json(value: Any, **layout: Any) -> bytes:
+    """Return a value as JSON; halves of surrogate pairs (odd file names) go as escapes."""
+    return json.dumps(value, ensure_ascii=False, **layout).encode(errors="backslashreplace")
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -5,7 +5,9 @@ that a person can make and mend. The text of each says what is wrong with the va
 where, and what to do.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -37,6 +39,10 @@ class EngineError(SweepError):
     """An engine could not be started or was lost."""
 
 
+class EngineLost(EngineError):
+    """An engine that ran is gone, or blocks lost their workers again and again."""
+
+
 class DiskError(SweepError):
     """The disk refused: it is full, cannot be written, or failed."""
 
@@ -46,12 +52,46 @@ class Dropped(BaseException):
 
 
 class WorkerError(SweepError):
-    """A worker could not do its part: import the study, or write to the store."""
+    """A worker could not do its part: import the study, say."""
 
     def __init__(self, kind: str, text: str, trace: str) -> None:
         super().__init__(f"A worker could not go on: {kind}: {text}")
         self.kind = kind
         self.trace = trace
+
+
+def raised_error(kind: str, text: str, trace: str) -> SweepError:
+    """Return the error that a worker raised: as it was if it is for a person to read."""
+    for told in (DiskError, StoreError, StoreMismatch):
+        if kind == told.__name__:
+            return told(text)
+    return WorkerError(kind, text, trace)
+
+
+def disk_error(error: OSError, what: str, remedy: str) -> DiskError:
+    """Return what to say when the disk refuses: what cannot be done, why, with which file."""
+    file = error.filename2 or error.filename
+    where = f" ({os.fsdecode(file)})" if isinstance(file, (str, bytes)) else ""
+    return DiskError(f"{what}: {error.strerror or error}{where}. {remedy}")
+
+
+@contextmanager
+def writing(store: object) -> Iterator[None]:
+    """Tell what the disk refuses while something is written to a store.
+
+    Raises
+    ------
+    DiskError
+        In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(
+            error,
+            f"{store} cannot be written",
+            f"What is committed is kept. Mend that, then: sweep resume {store}",
+        ) from error
 
 
 def text_of(error: BaseException) -> str:

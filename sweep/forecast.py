@@ -12,7 +12,7 @@ from sweep.definition import Pipeline
 from sweep.definition.constants import is_whole, plain
 from sweep.durable import replace_file, sync_folder
 from sweep.engines import Done, Engine, Lost, Raised
-from sweep.errors import WorkerError
+from sweep.errors import disk_error, raised_error
 from sweep.plan import (
     OWN_BLOCK_BYTES,
     Cost,
@@ -58,6 +58,7 @@ class Forecast:
 
     points: int
     points_left: int
+    points_failed: int
     blocks: int
     blocks_left: int
     block_shape: tuple[int, ...]
@@ -136,7 +137,7 @@ def time_a_few(
         case Done(times):
             return Timing(tuple(times))
         case Raised(kind, text, trace):
-            raise WorkerError(kind, text, trace)
+            raise raised_error(kind, text, trace)
         case _:
             return Timing((PATIENCE_SECONDS,), at_least=True)
 
@@ -154,16 +155,26 @@ def _outcome(engine: Engine, ticket: int) -> Done | Raised | Lost:
 
 
 def measure_commit(folder: Path, files: int) -> float:
-    """Return the time that it takes to write `files` small files durably near `folder` [s]."""
+    """Return the time that it takes to write `files` small files durably near `folder` [s].
+
+    Raises
+    ------
+    DiskError
+        If nothing can be written there.
+    """
     while not folder.is_dir():
         folder = folder.parent
-    with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as name:
-        times = []
-        for number in range(3):
-            start = time.perf_counter()
-            replace_file(Path(name) / str(number), b"x" * 1000)
-            sync_folder(Path(name))
-            times.append(time.perf_counter() - start)
+    times = []
+    try:
+        with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as name:
+            for number in range(3):
+                start = time.perf_counter()
+                replace_file(Path(name) / str(number), b"x" * 1000)
+                sync_folder(Path(name))
+                times.append(time.perf_counter() - start)
+    except OSError as error:
+        remedy = "Give a STORE where you may write and there is room."
+        raise disk_error(error, f"Nothing can be written in {folder}", remedy) from None
     return files * statistics.median(times)
 
 
@@ -171,16 +182,18 @@ def forecast(
     pipeline: Pipeline,
     grid: Grid,
     left: tuple[int, int],
+    failed: int,
     timing: Timing | None,
     commit_seconds: float,
     workers: int,
 ) -> Forecast:
-    """Put together what a sweep will cost; `left` is the blocks and the points not done."""
+    """Put together what a sweep will cost; `left` is the blocks and the points to do."""
     _, together, count = sizes(pipeline)
     coordinates = len(template(pipeline)) - count
     return Forecast(
         points=grid.points,
         points_left=left[1],
+        points_failed=failed,
         blocks=grid.blocks,
         blocks_left=left[0],
         block_shape=grid.block_shape,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep.durable import append_to_file
+from sweep.durable import append_to_file, encode_json
 
 Record = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Journal:
 
 def encode_line(record: Record) -> bytes:
     """Return the line that stands for a record."""
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    text = encode_json(record, separators=(",", ":"))
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -59,14 +59,15 @@ def decode_line(line: bytes) -> Record | None:
     return record
 
 
-def read_from(path: Path, offset: int) -> tuple[list[Record], int]:
-    """Return the whole records of a file from byte `offset` on, and where they end."""
+def read_from(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
+    """Yield the whole records of a file from byte `offset` on, and where each ends."""
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read()
-    end = data.rfind(b"\n") + 1
-    lines = data[:end].splitlines(keepends=True)
-    return [record for line in lines if (record := decode_line(line)) is not None], offset + end
+    for line in data.splitlines(keepends=True):
+        offset += len(line)
+        if line.endswith(b"\n") and (record := decode_line(line)) is not None:
+            yield record, offset
 
 
 def journals(folder: Path) -> Iterator[Path]:

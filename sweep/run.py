@@ -7,6 +7,7 @@ costs no more than the blocks in flight.
 import math
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
 from sweep.drive import Drive, Stop, Tally
 from sweep.engines import Engine, make_engine, usable_cores
-from sweep.errors import EngineError, StudyError
+from sweep.errors import EngineError, EngineLost, StudyError, writing
 from sweep.forecast import (
     PILOT_SECONDS,
     PLAN_SECONDS,
@@ -35,8 +36,9 @@ from sweep.forecast import (
     time_a_few,
 )
 from sweep.plan import Block, Grid, Plan
-from sweep.progress import Progress, Quiet, Reporter, short_path
+from sweep.progress import Lines, Progress, Reporter, short_path
 from sweep.provenance import gather
+from sweep.status import status
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
 from sweep.store.tables import Tables, iso_time
@@ -58,7 +60,24 @@ class Options:
     dashboard: bool = False
 
     def engine(self, pipeline: Pipeline, tasks: int) -> Engine:
-        """Return the engine for at most so many tasks of a pipeline, not yet started."""
+        """Return the engine for at most so many tasks of a pipeline, not yet started.
+
+        Raises
+        ------
+        EngineError
+            If there is no such engine, or an option does not go with it.
+        """
+        is_remote = isinstance(self.on, str) and self.on.startswith("tls://")
+        if self.workers and (is_remote or self.on == "serial"):
+            raise EngineError(
+                f"workers={self.workers} does not go with {self.on}, "
+                + ("whose workers run already." if is_remote else "which is this very process.")
+                + " Leave it out."
+            )
+        if self.dashboard and self.on != "dask":
+            raise EngineError(f"dashboard goes with dask, not with {self.on}.")
+        if self.tls_dir and not is_remote:
+            raise EngineError(f"tls_dir goes with tls://host:port, not with {self.on}.")
         fit = max(1, usable_cores() // pipeline.needs.cores)
         return make_engine(
             self.on,
@@ -138,8 +157,9 @@ def run(
     options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
     bound = found.with_values(**values)
     if store is not None:
-        _check(execute(bound, study, Path(store), options, _reporter()))
-        return open_dataset(store)
+        path = Path(store).expanduser()
+        _check(execute(bound, study, path, options, _reporter()))
+        return open_dataset(path)
     folder = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
         _check(execute(bound, study, folder / "store.zarr", options, _reporter()))
@@ -160,7 +180,8 @@ def plan(
     Parameters are those of `run`.
     """
     study, found = _find(pipeline)
-    return estimate(found.with_values(**values), study, Path(store) if store else None, workers)
+    path = Path(store).expanduser() if store else None
+    return estimate(found.with_values(**values), study, path, workers)
 
 
 def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
@@ -171,18 +192,19 @@ def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
 
 
 def _reporter() -> Reporter:
-    return Progress() if sys.stderr.isatty() else Quiet()
+    return Progress() if sys.stderr.isatty() else Lines()
 
 
 def _check(summary: Summary) -> None:
     if summary.interrupted:
         raise KeyboardInterrupt(f"stopped; {summary.store} keeps what is done")
     if summary.tally.lost_blocks:
-        raise EngineError(lost_text(summary))
+        raise EngineLost(lost_text(summary))
     if summary.tally.failed:
+        first = status(summary.store).failures[0]
         warnings.warn(
-            f"{summary.tally.failed} of {summary.tally.points} points failed; the reasons: "
-            f"xarray.open_zarr({str(summary.store)!r}, group='events').error",
+            f"{summary.tally.failed} of {summary.tally.points} points failed, the first at "
+            f"{first.text}",
             stacklevel=3,
         )
 
@@ -215,7 +237,8 @@ def execute(
         store.check_same(pipeline)
         todo = store.plan()
         if not todo.blocks_left:
-            Tables(store).catch_up()
+            with writing(path):
+                Tables(store).catch_up()
             return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
     tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
     engine = options.engine(pipeline, tasks)
@@ -227,7 +250,8 @@ def execute(
                 engine.submit("sweep.worker:prepare", {"study": dict(message)})
             store = store or _create(pipeline, study, path, engine, message)
             running = _Running(store, pipeline, study, engine, message)
-            return running.go(stop, reporter, begun)
+            with writing(path):
+                return running.go(stop, reporter, begun)
         finally:
             engine.close()
 
@@ -270,13 +294,13 @@ def estimate(
     options = Options("processes", workers)
     points = math.prod(pipeline.dims.values())
     count = options.engine(pipeline, points).capacity
-    commit = _commit_seconds(pipeline, path or Path())
+    commit = _commit_seconds(pipeline, path or Path("a.zarr"))
     store = Store(path) if path and exists(path) else None
     if store is not None:
         store.check_same(pipeline)
-        todo = store.plan()
+        todo, failed = store.plan(), store.count_points()["failed"]
         if not todo.blocks_left:
-            return forecast(pipeline, store.grid, (0, 0), None, commit, count)
+            return forecast(pipeline, store.grid, (0, 0), failed, None, commit, count)
     engine = Options("processes", 1).engine(pipeline, 1)
     with sent(pipeline, study, "processes") as message:
         try:
@@ -286,10 +310,10 @@ def estimate(
             engine.close()
     if store is not None:
         left = (todo.blocks_left, todo.points_left)
-        return forecast(pipeline, store.grid, left, timing, commit, count)
+        return forecast(pipeline, store.grid, left, failed, timing, commit, count)
     used = timing if needs_timing(pipeline) else None
     grid = choose_grid(pipeline, used, count, commit)
-    return forecast(pipeline, grid, (grid.blocks, grid.points), timing, commit, count)
+    return forecast(pipeline, grid, (grid.blocks, grid.points), 0, timing, commit, count)
 
 
 class _Running:
@@ -311,12 +335,14 @@ class _Running:
             "state": "running",
             "engine": f"{engine.name}, workers: {engine.capacity}",
             "argv": sys.argv,
+            "hostname": socket.gethostname(),
             "pid": os.getpid(),
         }
         self.tables = Tables(store)
         self._folded = time.monotonic()
 
     def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
+        self._note_the_killed()
         number = self.store.begin_run(self.record)
         todo, tally = self.store.plan(), _tally(self.store)
         reporter.say(self._opening(todo))
@@ -338,8 +364,10 @@ class _Running:
                 with reporter.watching(tally):
                     drive.run(tally, stop, lambda now: self._tick(now, reporter))
             finally:
-                described.result()
-                self._end(number, tally, stop)
+                try:
+                    described.result()
+                finally:
+                    self._end(number, tally, stop)
         return Summary(
             self.store.path,
             number,
@@ -349,6 +377,14 @@ class _Running:
             interrupted=bool(stop.asked and tally.left),
             code_changed_since=self._other_code(number),
         )
+
+    def _note_the_killed(self) -> None:
+        """Put an end to the record of runs of this machine whose process is gone."""
+        for number in self.store.run_files():
+            record = self.store.read_run(number)
+            is_ours = record["hostname"] == self.record["hostname"]
+            if record["state"] == "running" and is_ours and not _is_alive(record["pid"]):
+                self.store.update_run(number, {**record, "state": "killed"})
 
     def _opening(self, todo: Plan) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
@@ -389,6 +425,16 @@ class _Running:
         earlier = [n for n in self.store.run_files() if n < number]
         others = [n for n in earlier if self.store.read_run(n).get("code_hash", own) != own]
         return others[-1] if others else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _tally(store: Store) -> Tally:

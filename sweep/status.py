@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.definition import Axis
 from sweep.journal import Record, journals, read_from
 from sweep.store import Store
 
@@ -20,6 +19,12 @@ class Failure:
     values: dict[str, Any]
     error_type: str
     error: str
+
+    @property
+    def text(self) -> str:
+        """What failed, where, and why."""
+        values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        return f"{values or 'the only point'}: {self.error_type}: {self.error}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def status(store: str | Path) -> Status:
     """
     found = Store(Path(store))
     records = [
-        record for path in journals(found.journal_folder) for record in read_from(path, 0)[0]
+        record for path in journals(found.journal_folder) for record, _ in read_from(path, 0)
     ]
     last = max((float(record["ended"]) for record in records), default=None)
     return Status(
@@ -70,22 +75,27 @@ def status(store: str | Path) -> Status:
         blocks=found.grid.blocks,
         blocks_left=found.plan().blocks_left,
         runs={number: found.read_run(number) for number in found.run_files()},
-        failures=tuple(_failures(records, found.axes())),
+        failures=tuple(_failures(records, found)),
         compute_seconds=sum(float(record["compute_seconds"]) for record in records),
         rate=_rate(records, last),
         last_commit=last,
     )
 
 
-def _failures(records: list[Record], axes: list[Axis]) -> list[Failure]:
-    newest: dict[tuple[int, ...], Failure] = {}
-    for record in sorted(records, key=lambda record: float(record["ended"])):
+def _failures(records: list[Record], store: Store) -> list[Failure]:
+    """Return the failures of the newest attempt at each block, if it is committed."""
+    axes = store.axes()
+    newest = {r["block"]: r for r in sorted(records, key=lambda record: float(record["ended"]))}
+    found: dict[tuple[int, ...], Failure] = {}
+    for number, record in newest.items():
+        if not record["events"] or not store.is_committed(store.grid.block(number)):
+            continue
         for event in record["events"]:
             place = event["place"]
             values = {name: v for axis in axes for name, v in axis.at(place[axis.dim]).items()}
             failure = Failure(place, values, event["error_type"], event["error"])
-            newest[tuple(place.values())] = failure
-    return [newest[place] for place in sorted(newest)]
+            found[tuple(place.values())] = failure
+    return [found[place] for place in sorted(found)]
 
 
 def _rate(records: list[Record], last: float | None) -> float:

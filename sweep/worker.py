@@ -19,6 +19,7 @@ import numpy as np
 from sweep.definition import Axis, Pipeline
 from sweep.definition.constants import restored
 from sweep.delivery import Message, received
+from sweep.errors import writing
 from sweep.journal import Journal
 from sweep.plan import Block
 from sweep.store import BlockWriter, Store, count_failed
@@ -76,13 +77,21 @@ def run_batch(
         When the batch was handed in, in seconds since 1970.
     threads
         Kernel threads.
+
+    Raises
+    ------
+    StoreError, StudyError
+        If the store or the study cannot be opened.
+    DiskError
+        If a block cannot be written.
     """
     with _one_at_a_time:
         here = _workspace(store, study)
         receipts = []
         for number, attempt in blocks:
             block = here.store.grid.block(number)
-            receipts.append(_run_block(here, block, run, attempt, submitted, threads))
+            with writing(store):  # a model's own OSError is an event of its point
+                receipts.append(_run_block(here, block, run, attempt, submitted, threads))
         return receipts
 
 

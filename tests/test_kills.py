@@ -136,7 +136,7 @@ def records(store: Path) -> list[Record]:
     """Return all tasks on record, the oldest first."""
     if not exists(store):
         return []
-    found = [r for path in journals(Store(store).journal_folder) for r in read_from(path, 0)[0]]
+    found = [r for path in journals(Store(store).journal_folder) for r, _ in read_from(path, 0)]
     return sorted(found, key=lambda record: float(record["ended"]))
 
 

@@ -28,6 +28,12 @@ from sweep.run import Options, Summary, create_with, execute, remembered_study
 from sweep.store import Store
 from sweep.study import Study, load_study
 
+
+def with_workers(engine: str | Executor, count: int) -> Options:
+    """Return the options for an engine with so many workers; serial has one, always."""
+    return Options(engine, None if engine == "serial" else count)
+
+
 COMPUTED = ("profile", "total", "steps", "rising", "noise", "status")
 
 
@@ -54,7 +60,7 @@ class TestEveryEngine:
     ) -> None:
         grid = Grid((2, 3, 2), (1, 2, 1))
         create_with(everything.pipeline, everything, tmp_path / "s.zarr", grid)
-        options = Options(engine, workers=2)
+        options = with_workers(engine, 2)
         summary = execute(everything.pipeline, everything, tmp_path / "s.zarr", options, Quiet())
         assert (summary.tally.done, summary.tally.failed) == (11, 1)
         found = xr.open_zarr(tmp_path / "s.zarr").load()
@@ -66,7 +72,7 @@ class TestEveryEngine:
     ) -> None:
         grid = Grid((5, 4), (1, 4))
         create_with(throw.pipeline, throw, tmp_path / "s.zarr", grid)
-        execute(throw.pipeline, throw, tmp_path / "s.zarr", Options(engine, workers=2), Quiet())
+        execute(throw.pipeline, throw, tmp_path / "s.zarr", with_workers(engine, 2), Quiet())
         tasks = xr.open_zarr(tmp_path / "s.zarr", group="tasks").load()
         assert sorted(tasks.block.values) == [0, 1, 2, 3, 4]
         assert set(tasks.status.values) == {"done", "failed"}
@@ -86,7 +92,7 @@ class TestEveryEngine:
         for number in (2, 7):
             index = ".".join(map(str, store.grid.block(number).index))
             (store.path / "status" / f"c.{index}").unlink()
-        execute(throw.pipeline, throw, store.path, Options(engine, workers=2), Quiet())
+        execute(throw.pipeline, throw, store.path, with_workers(engine, 2), Quiet())
         tasks = xr.open_zarr(store.path, group="tasks").load()
         assert sorted(tasks.block.values[tasks.run.values == 2]) == [2, 7]
         run = xr.open_zarr(store.path).run.values
@@ -103,7 +109,7 @@ class TestEveryEngine:
         study = load_study(str(file))
         file.write_text("raise RuntimeError('not on this node')")
         with pytest.raises(WorkerError, match="not on this node"):
-            execute(study.pipeline, study, tmp_path / "s.zarr", Options(engine, 1), Quiet())
+            execute(study.pipeline, study, tmp_path / "s.zarr", with_workers(engine, 1), Quiet())
 
     def test_takes_a_pipeline_that_no_file_holds(
         self, engine: str | Executor, tmp_path: Path
@@ -114,7 +120,8 @@ class TestEveryEngine:
             return a + offset
 
         pipeline = Pipeline(shifted, axes=[Axis("a", [1.0, 2.0])])
-        found = sweep.run(pipeline, tmp_path / "s.zarr", on=engine, workers=1)
+        workers = with_workers(engine, 1).workers
+        found = sweep.run(pipeline, tmp_path / "s.zarr", on=engine, workers=workers)
         assert found.shifted.values.tolist() == [6.0, 7.0]
         assert Store(tmp_path / "s.zarr").header.study is None
 
@@ -130,7 +137,7 @@ class TestRunning:
         assert dict(dataset.sizes) == {"time": 4}
 
     def test_warns_of_points_that_failed(self, throw: Study, tmp_path: Path) -> None:
-        with pytest.warns(UserWarning, match=r"4 of 20 points failed; the reasons: xarray"):
+        with pytest.warns(UserWarning, match=r"4 of 20 points failed, the first at speed=13"):
             sweep.run(throw.pipeline, tmp_path / "s.zarr", on="serial")
 
     def test_continues_a_store_of_the_same_sweep(self, throw: Study, tmp_path: Path) -> None:

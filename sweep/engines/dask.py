@@ -38,7 +38,7 @@ from sweep.engines import Arguments, Lost, Outcome
 from sweep.engines.certificates import private_folder, write_certificates
 from sweep.engines.messages import answer, call_message, read_answer
 from sweep.engines.workers import MOST_STARTS, Driver, WorkerDied, WorkerProcess
-from sweep.errors import EngineError
+from sweep.errors import EngineError, EngineLost
 
 LOOPBACK = "127.0.0.1"
 LOCAL_SECONDS = 30 * 24 * 3600.0  # that the certificates of a local cluster are good for
@@ -120,7 +120,7 @@ class DaskEngine(ABC):
     def submit(self, function: str, arguments: Arguments) -> int:
         """Queue a call."""
         if self._failure:
-            raise EngineError(self._failure)
+            raise EngineLost(self._failure)
         message = call_message(function, **arguments)
         self._tickets += 1
         self._loop.call_soon_threadsafe(self._add, self._tickets, message)
@@ -129,7 +129,7 @@ class DaskEngine(ABC):
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
         """Return what has ended, waiting up to `timeout` seconds for the first."""
         if self._failure and self._ended.empty():
-            raise EngineError(self._failure)
+            raise EngineLost(self._failure)
         try:
             ended = [self._ended.get(timeout=timeout)]
         except Empty:

@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 
 from sweep.engines import Arguments, Lost, Outcome, Raised
 from sweep.engines.messages import answer, call_message, read_answer
-from sweep.errors import EngineError
+from sweep.errors import EngineLost
 
 
 class ExecutorEngine:
@@ -37,7 +37,7 @@ class ExecutorEngine:
         try:
             future = self._executor.submit(answer, message)
         except RuntimeError as error:  # broken, or shut down
-            raise EngineError(
+            raise EngineLost(
                 f"The {self.name} engine takes no calls any more, what is finished is kept. {error}"
             ) from error
         self._tickets += 1

@@ -22,7 +22,7 @@ from sweep.definition.specification import (
     specification,
     stages_of,
 )
-from sweep.durable import create_file, replace_file, sync_folder
+from sweep.durable import create_file, encode_json, replace_file, sync_folder
 from sweep.errors import StoreError, StoreMismatch
 from sweep.plan import Block, Grid, Plan
 from sweep.store.chunks import (
@@ -57,7 +57,7 @@ class Header:
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+        return encode_json(asdict(self), indent=1)
 
 
 class Store:
@@ -202,7 +202,7 @@ class Store:
         number = 1 + max(self.run_files(), default=0)
         while True:
             try:
-                create_file(self._run_file(number), _json(record))
+                create_file(self._run_file(number), encode_json(record, indent=1))
             except FileExistsError:
                 number += 1
             else:
@@ -211,7 +211,7 @@ class Store:
     def update_run(self, number: int, record: Mapping[str, Any]) -> None:
         """Replace what is known of a run."""
         path = self._run_file(number)
-        replace_file(path, _json(record))
+        replace_file(path, encode_json(record, indent=1))
         sync_folder(path.parent)
 
     def read_run(self, number: int) -> dict[str, Any]:
@@ -291,10 +291,6 @@ def _read_header(path: Path) -> Header:
 def new_sweep_id() -> str:
     """Return a random identifier for a sweep."""
     return secrets.token_hex(16)
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, indent=1, ensure_ascii=False).encode()
 
 
 def count_failed(status: np.ndarray) -> int:

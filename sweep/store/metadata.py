@@ -114,5 +114,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _replace(folder: Path, metadata: dict[str, Any]) -> None:
-    replace_file(folder / "zarr.json", json.dumps(metadata, ensure_ascii=False).encode())
+    text = json.dumps(metadata, ensure_ascii=False)
+    replace_file(folder / "zarr.json", text.encode(errors="replace"))
     sync_folder(folder)

@@ -4,12 +4,17 @@ Rows are only ever appended, in the order in which a fold finds them, and reader
 when the root's metadata is replaced, so an older handle stays right. How far each journal is
 folded stands in ``.sweep/folds/N.json``, and N in the attributes of /tasks: the same rename
 shows the rows and remembers them.
+
+A record whose block is not committed waits for the fold after it is. If its worker was killed
+before, that is the commit of a later attempt, and its row says "lost".
 """
 
 import json
 import shlex
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +67,7 @@ TASKS = {
     "run": _count("number of the run"),
     "block": _count("number of the block, in C order"),
     "attempt": _count("how often the block was tried before, plus one"),
-    "status": _text("done, or failed if a point of it failed"),
+    "status": _text("done, failed if a point of it failed, lost if it was not committed"),
     "points": _count("points of the block"),
     "failed": _count("points of it that failed"),
     "started": _time("when the task began"),
@@ -92,7 +97,7 @@ RUNS = {
     "run": _count("number of the run"),
     "started": _time("when it began"),
     "ended": _time("when it ended"),
-    "state": _text("running, complete, incomplete or interrupted"),
+    "state": _text("running, complete, incomplete, interrupted or killed"),
     "engine": _text("engine and number of workers"),
     "argv": _text("command line"),
     "user": _text("who started it"),
@@ -171,11 +176,22 @@ class Tables:
         return state
 
     def _new_records(self, offsets: Mapping[str, int]) -> tuple[list[Record], dict[str, int]]:
-        records, ends = [], dict(offsets)
+        """Return what can be folded of each journal since `offsets`, oldest first, and to where."""
+        records: list[Record] = []
+        ends = dict(offsets)
+        is_committed = cache(lambda number: self.store.is_committed(self.store.grid.block(number)))
         for path in journals(self.store.journal_folder):
-            found, ends[path.stem] = read_from(path, ends.get(path.stem, 0))
-            records += [{**record, "worker": path.stem} for record in found]
-        return sorted(records, key=lambda record: float(record["ended"])), ends
+            for record, end in read_from(path, ends.get(path.stem, 0)):
+                if not is_committed(record["block"]):
+                    break
+                ends[path.stem] = end
+                records.append({**record, "worker": path.stem})
+        records.sort(key=lambda record: float(record["ended"]))
+        newest = {record["block"]: record for record in records}
+        for record in records:
+            if record is not newest[record["block"]]:
+                record |= {"status": "lost", "events": []}
+        return records, ends
 
     def _run_rows(self) -> list[dict[str, Any]]:
         return [_run_row(number, self.store.read_run(number)) for number in self.store.run_files()]
@@ -187,7 +203,11 @@ class Tables:
         """Return the root's attributes with the history of the runs."""
         runs = map(self.store.read_run, self.store.run_files())
         lines = [f"{iso_time(run['started'])}: {shlex.join(run['argv'])}" for run in runs]
-        return {**read_attributes(self.store.path), "history": "\n".join(lines)}
+        return {
+            **read_attributes(self.store.path),
+            "date_modified": iso_time(time.time()),
+            "history": "\n".join(lines),
+        }
 
 
 def _event_columns(dims: Mapping[str, int]) -> dict[str, Column]:
@@ -243,6 +263,8 @@ def _append(
         array = Array(name, "point", (dim,), shape, dtype, column.fill, attrs)
         write_array_metadata(folder / name, array, (CHUNK_ROWS,))
         values = [row.get(name, column.fill) for row in rows]
+        if dtype.kind == "U":
+            values = [text.encode(errors="replace").decode() for text in values]
         kind = object if dtype.kind == "U" else dtype
         _append_column(folder / name, array, old, np.array(values, dtype=kind))
         sync_folder(folder / name)
