@@ -174,6 +174,7 @@ def running_cluster(folder: Path) -> Iterator[str]:
     note = folder / "scheduler.json"
     note.unlink(missing_ok=True)
     where = ["--protocol", "tls", "--host", "127.0.0.1", "--no-dashboard", *tls]
+    where += ["--dashboard-address", "127.0.0.1:0"]  # without, even that port is open to all
     started = [spawn("dask_scheduler", "--port", "0", "--scheduler-file", str(note), *where)]
     try:
         address = scheduler_address(note)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sweep.definition import Pipeline
+from sweep.definition.stage import MISSING
 from sweep.errors import DiskError, EngineLost, StudyError, SweepError, WorkerError
 from sweep.progress import Lines, Progress, Reporter, clock_text, short_path
 from sweep.run import Options, Summary, estimate, execute, lost_text
@@ -175,9 +176,12 @@ def describe(pipeline: str) -> int:
     console.print(study.title or study.name, markup=False)
     stages = ", ".join(f"{s.name}()" + " vectorized" * s.vectorized for s in found.stages)
     console.print(f"stages: {stages}", markup=False)
-    table = Table("parameter", "type", "value", "units", box=None, title="Parameters")
+    table = Table("parameter", "type", "default", "here", "units", box=None, title="Parameters")
     for name, parameter in found.parameters.items():
-        table.add_row(name, parameter.type_name, _value_text(found, name), parameter.units)
+        default = "" if parameter.default is MISSING else repr(parameter.default)
+        here = _value_text(found, name)
+        here = "" if here == default else here
+        table.add_row(name, parameter.type_name, default, here, parameter.units)
     console.print(table)
     table = Table("output", "dims", "type", "units", "meaning", box=None, title="Outputs")
     for name, var in found.outputs.items():

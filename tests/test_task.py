@@ -1,5 +1,6 @@
 """A block's computation: stages, random numbers, memoisation, and points that fail."""
 
+import asyncio
 import re
 from typing import Annotated, Any, NamedTuple
 
@@ -309,3 +310,134 @@ class TestMemo:
         for key in (1, 2, 1, 3, 1, 2):
             memo.get(str(key), lambda key=key: compute_for(key))  # type: ignore[misc]
         assert calls == [1, 2, 3, 2]
+
+
+class TestStagesLeaveEachOtherAlone:
+    def test_a_change_to_an_output_that_was_made_fails_the_point_and_leaves_fill(self) -> None:
+        def made(a: float) -> Annotated[np.ndarray, Var(("x",))]:
+            return np.array([a, 2 * a])
+
+        def centred(made: np.ndarray) -> Annotated[float, Var(())]:
+            made -= made.mean()
+            return float(made[0])
+
+        axes, coords = [Axis("a", [1.0, 2.0])], [Coord("x", [0, 1])]
+        computed = compute(Pipeline([made, centred], axes=axes, coords=coords))
+        assert (computed.status == FAILED).all()
+        assert "read-only" in computed.events[0]["error"]
+        assert np.isnan(computed.arrays["made"]).all()
+
+    def test_a_field_is_read_only_also_within_the_whole_answer(self) -> None:
+        class Bodies(NamedTuple):
+            mass: Annotated[np.ndarray, Var(("x",))]
+
+        def bodies(a: float) -> Bodies:
+            return Bodies(np.array([a, a]))
+
+        def total(bodies: Bodies) -> Annotated[float, Var(())]:
+            bodies.mass[0] = 0
+            return float(bodies.mass.sum())
+
+        axes, coords = [Axis("a", [1.0])], [Coord("x", [0, 1])]
+        computed = compute(Pipeline([bodies, total], axes=axes, coords=coords))
+        assert "read-only" in computed.events[0]["error"]
+
+    def test_a_column_of_a_block_is_read_only(self) -> None:
+        def first(a: np.ndarray) -> Annotated[float, Var(())]:
+            a *= 2
+            return a
+
+        stage = Stage(first, vectorized=True)
+        computed = compute(Pipeline(stage, axes=[Axis("a", [1.0, 2.0])]))
+        assert (computed.status == FAILED).all()
+        assert "read-only" in computed.events[0]["error"]
+
+    def test_a_mutable_default_is_fresh_at_each_point(self) -> None:
+        def count(a: float, seen: list[float] = []) -> Annotated[int, Var(())]:  # noqa: B006
+            seen.append(a)
+            return len(seen)
+
+        computed = compute(Pipeline(count, axes=[Axis("a", [1.0, 2.0, 3.0])]))
+        assert computed.arrays["count"].tolist() == [1, 1, 1]
+
+    def test_an_array_default_is_read_only(self) -> None:
+        def scale(a: float, w: np.ndarray = np.ones(2)) -> Annotated[float, Var(())]:  # noqa: B008
+            w *= a
+            return float(w.sum())
+
+        computed = compute(Pipeline(scale, axes=[Axis("a", [1.0, 2.0])]))
+        assert (computed.status == FAILED).all()
+
+    def test_a_buffer_that_a_function_uses_again_is_copied(self) -> None:
+        buffer = np.zeros(2)
+
+        def fill(a: float) -> Annotated[np.ndarray, Var(("x",))]:
+            buffer[:] = a
+            return buffer
+
+        def sums(fill: np.ndarray) -> Annotated[float, Var(())]:
+            return fill.sum(axis=1)  # type: ignore[no-any-return]
+
+        axes, coords = [Axis("a", [1.0, 2.0, 3.0])], [Coord("x", [0, 1])]
+        for last in (Stage(sums, vectorized=True), Stage(lambda fill: None)):
+            computed = compute(Pipeline([fill, last], axes=axes, coords=coords))
+            assert computed.arrays["fill"].tolist() == [[1, 1], [2, 2], [3, 3]]
+
+    def test_a_view_that_is_remembered_is_copied(self) -> None:
+        buffer = np.zeros(4)
+
+        def start(seed: int) -> np.ndarray:
+            buffer[:] = seed
+            return buffer[:2]
+
+        def total(start: np.ndarray, k: float) -> Annotated[float, Var(())]:
+            return float(start.sum())
+
+        axes = [Axis("k", [1.0, 2.0]), Axis("seed", [1, 2])]
+        computed = compute(Pipeline([start, total], axes=axes))
+        assert computed.arrays["total"].tolist() == [[2, 4], [2, 4]]
+
+
+class _Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (_Untold(), "_Untold", "(its text cannot be had: RuntimeError)"),
+        (ValueError("half \ud800 a pair"), "ValueError", "half ? a pair"),
+        (asyncio.CancelledError("late"), "CancelledError", "late"),
+        (KeyboardInterrupt("model"), "KeyboardInterrupt", "model"),
+        (GeneratorExit("odd"), "GeneratorExit", "odd"),
+    ],
+)
+def test_whatever_a_point_raises_is_taken_down(error: BaseException, kind: str, told: str) -> None:
+    def f(a: float) -> Annotated[float, Var(())]:
+        raise error
+
+    (event,) = one_value(f, a=1).events
+    assert event["error_type"] == kind
+    assert event["error"].startswith(told)
+    event["error"].encode()
+
+
+def test_a_small_type_takes_pythons_whole_numbers() -> None:
+    def f(a: int) -> Annotated[int, Var((), dtype="uint8")]:
+        return a
+
+    computed = compute(Pipeline(f, axes=[Axis("a", [0, 255, 256, -1])]))
+    assert computed.status.tolist() == [DONE, DONE, FAILED, FAILED]
+    assert computed.arrays["f"][:2].tolist() == [0, 255]
+
+
+def test_what_compilers_take_is_no_time_of_a_point() -> None:
+    clock = iter([10.0, 10.5, 20.0, 20.25])
+
+    def f(a: float) -> Annotated[float, Var(())]:
+        return a
+
+    pipeline = Pipeline(f, axes=[Axis("a", [1.0, 2.0])])
+    computed = Evaluator(pipeline, lambda: next(clock)).compute(Grid((2,), (2,)).block(0))
+    assert computed.arrays["point_seconds"].tolist() == [0.5, 0.25]

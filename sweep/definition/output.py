@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sweep.definition.names import check_name, is_text
-from sweep.errors import DefinitionError
+from sweep.errors import DefinitionError, text_of
 
 
 @dataclass(frozen=True)
@@ -111,26 +111,33 @@ class Coord:
         if not callable(self.values):
             return self.check(self.values)
         arguments = {name: values[name] for name in self.parameters}
+        shown = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+        call = f"{getattr(self.values, '__name__', 'function')}({shown})"
         try:
-            return self.check(self.values(**arguments))
-        except DefinitionError:
-            raise
+            found = self.values(**arguments)
         except Exception as error:
-            shown = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
             raise DefinitionError(
-                f"The values of Coord '{self.name}' could not be computed: "
-                f"{getattr(self.values, '__name__', 'function')}({shown}) raised "
-                f"{type(error).__name__}: {error}"
+                f"The values of Coord '{self.name}' could not be computed: {call} raised "
+                f"{type(error).__name__}: {text_of(error)}"
             ) from error
+        return self.check(found, f" from {call}")
 
-    def check(self, values: Any) -> np.ndarray:
-        """Return `values` as a 1-D array of float, int or str."""
+    def check(self, values: Any, source: str = "") -> np.ndarray:
+        """Return `values` as a 1-D array of float, int or str; `source` says where they are from.
+
+        Raises
+        ------
+        DefinitionError
+            If they are nothing of that, or there are none.
+        """
         column = np.asarray(values)
         target = {"f": np.float64, "i": np.int64, "u": np.int64, "U": np.str_}
-        if column.ndim != 1 or column.size == 0 or column.dtype.kind not in target:
+        if column.shape == (0,):
+            raise DefinitionError(f"Coord '{self.name}' has no values{source}; it needs one.")
+        if column.ndim != 1 or column.dtype.kind not in target:
             raise DefinitionError(
                 f"Coord '{self.name}' needs 1-D numbers or texts, not {column.dtype} of shape "
-                f"{column.shape}."
+                f"{column.shape}{source}."
             )
         return column.astype(target[column.dtype.kind])
 
