@@ -126,7 +126,7 @@ def see_workers(address: str, tls_dir: Path) -> None:
     """Return when the cluster has all its workers."""
     from distributed import Client
 
-    from sweep.engines.dask import read_security
+    from sweep.engines.dask.settings import read_security
 
     with Client(address, security=read_security(tls_dir), set_as_default=False) as client:
         client.wait_for_workers(WORKERS, timeout=START_SECONDS)

@@ -388,10 +388,11 @@ class _Running:
 
     def _opening(self, todo: Plan) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
+        blocks = f"{todo.blocks_left} block{'s' * (todo.blocks_left > 1)}"
         workers = f"{self.engine.capacity} worker{'s' * (self.engine.capacity > 1)}"
         return (
             f"{short_path(self.store.path)}: {todo.points_left} of {todo.grid.points} points to do"
-            f"{axes and f' ({axes})'}, {todo.blocks_left} blocks, on {self.engine.name}, {workers}"
+            f"{axes and f' ({axes})'}, {blocks}, on {self.engine.name}, {workers}"
         )
 
     def _describe(self, number: int) -> None:

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ class Disk:
         monkeypatch.setattr(os, "write", self._noting_writes(os.write))
 
     def at_risk(self) -> set[str]:
-        """Return the files and folders that could be gone or of other content, as paths."""
+        """Return what could be gone or other than it is, but for files that nothing reads."""
         found = set()
         for folder, folders, files in os.walk(self.root):
             names = _inside(Path(folder))
@@ -78,7 +77,8 @@ class Disk:
 
     def _noting_names(self, give_name: Callable[..., None]) -> Callable[..., None]:
         def noting(source: Path, target: Path, **options: Any) -> None:
-            self._note("name", Path(target), self._is_safe(Path(source)))
+            if Path(target).is_relative_to(self.root):
+                self._note("name", Path(target), self._is_safe(Path(source)))
             give_name(source, target, **options)
 
         return noting
@@ -195,72 +195,65 @@ class TestCommit:
         disk.steps.clear()
         return store
 
-    def compute(self, store: Store, study: Study, *blocks: int) -> None:
-        run_batch(str(store.path), study.reference, 1, [(n, 1) for n in blocks], 0.0, 1)
-
-    def steps_at(self, disk: Disk, store: Store, folder: str, what: str) -> list[Step]:
-        """Return the moments at which something was done to a file of a folder of the store."""
-        there = store.path / folder
-        return [step for step in disk.steps if step.what == what and step.path.parent == there]
-
     def test_has_all_outputs_safe_before_the_journal_tells_of_them(
         self, everything: Study, store: Store, disk: Disk
     ) -> None:
-        self.compute(store, everything, 0, 1)
-        lines = self.steps_at(disk, store, ".sweep/journal", "write")
-        assert len(lines) == 2
-        for number, line in enumerate(lines):
-            journal = str(line.path.relative_to(disk.root))
-            assert line.at_risk <= {journal}
-            chunks = self.chunks_named_before(disk, store, line)
-            assert chunks == {name: number + 1 for name in ("point_seconds", "run", *OUTPUTS)}
+        compute(store, everything, 0, 1)
 
-    def chunks_named_before(self, disk: Disk, store: Store, line: Step) -> dict[str, int]:
-        before = [step.path for step in disk.steps[: disk.steps.index(line)] if step.what == "name"]
-        folders = [path.parent.name for path in before if path.parent.name != "status"]
-        return {name: folders.count(name) for name in folders}
+        first, second = lines = written_to(disk, store.journal_folder)
+        journal = str(first.path.relative_to(disk.root))
+        assert all(line.at_risk <= {journal} for line in lines)
+        begun, more = disk.steps.index(first), disk.steps.index(second)
+        assert named_in(disk.steps[:begun]) == OUTPUTS
+        assert named_in(disk.steps[begun:more]) == {"status", *OUTPUTS}
 
     def test_has_outputs_and_journal_safe_before_the_status_says_done(
         self, everything: Study, store: Store, disk: Disk
     ) -> None:
-        self.compute(store, everything, 0, 1)
-        commits = self.steps_at(disk, store, "status", "name")
-        assert [step.path.name for step in commits] == ["c.0.0.0", "c.1.0.0"]
-        assert [step.at_risk for step in commits] == [set(), set()]
+        compute(store, everything, 0, 1)
+
+        commits = [step for step in disk.steps if step.path.parent == store.path / "status"]
+        named = [step for step in commits if step.what == "name"]
+        assert [step.path.name for step in named] == ["c.0.0.0", "c.1.0.0"]
+        assert [step.at_risk for step in named] == [set(), set()]
+        lines = written_to(disk, store.journal_folder)
+        assert all(
+            disk.steps.index(line) < disk.steps.index(commit)
+            for line, commit in zip(lines, named, strict=True)
+        )
 
     def test_writes_files_that_were_whole_before_they_had_a_name(
         self, everything: Study, store: Store, disk: Disk
     ) -> None:
-        self.compute(store, everything, 0)
-        named = [step for step in disk.steps if step.what == "name"]
-        assert {step.path.parent.name for step in named} >= {"status", *OUTPUTS}
-        assert all(step.is_safe for step in named)
+        compute(store, everything, 0)
+
+        assert named_in(disk.steps) == {"status", *OUTPUTS}
+        assert all(step.is_safe for step in disk.steps if step.what == "name")
 
     def test_is_over_when_the_status_is_safe(
         self, everything: Study, store: Store, disk: Disk
     ) -> None:
-        self.compute(store, everything, 0)
+        compute(store, everything, 0)
         after_first = disk.at_risk()
-        self.compute(store, everything, 1)
+        compute(store, everything, 1)
+
         assert after_first == disk.at_risk() == set()
 
-    def test_comes_in_this_order_for_every_block(
-        self, everything: Study, store: Store, disk: Disk
-    ) -> None:
-        self.compute(store, everything, 0, 1)
-        kinds = [self.kind(step) for step in disk.steps if not self.is_partial(step)]
-        changes = [kinds[0], *(now for before, now in pairwise(kinds) if now != before)]
-        assert changes == ["output", "journal", "status"] * 2
 
-    def is_partial(self, step: Step) -> bool:
-        return step.path.name.endswith(".partial")
-
-    def kind(self, step: Step) -> str:
-        folder = step.path.parent.name
-        return folder if folder in ("journal", "status") else "output"
+OUTPUTS = {"profile", "total", "steps", "rising", "noise", "point_seconds", "run"}
 
 
-OUTPUTS = ("profile", "total", "steps", "rising", "noise")
+def compute(store: Store, study: Study, *blocks: int) -> None:
+    run_batch(str(store.path), study.reference, 1, [(number, 1) for number in blocks], 0.0, 1)
+
+
+def written_to(disk: Disk, folder: Path) -> list[Step]:
+    return [step for step in disk.steps if step.what == "write" and step.path.parent == folder]
+
+
+def named_in(steps: list[Step]) -> set[str]:
+    """Return the variables of which a chunk got its name."""
+    return {step.path.parent.name for step in steps if step.what == "name"}
 
 
 def test_a_journal_is_safe_after_every_record(disk: Disk) -> None:

@@ -21,8 +21,8 @@ FILES = sorted(
 OWNERS = {
     "click": ["sweep/cli.py"],
     "cloudpickle": ["sweep/delivery.py"],
-    "dask": ["sweep/engines/dask.py"],
-    "distributed": ["sweep/engines/dask.py"],
+    "dask": ["sweep/engines/dask"],
+    "distributed": ["sweep/engines/dask"],
     "google_crc32c": ["sweep/store"],
     "mpi4py": ["sweep/engines/mpi.py"],
     "numba": ["pipelines", "sweep/worker.py"],

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -194,18 +195,15 @@ def test_ctrl_c_twice_drops_the_blocks_in_flight_at_once(
     assert not alive(family)
 
 
-def test_a_ctrl_c_too_many_changes_nothing(study: Path, store: Path) -> None:
+def test_ctrl_c_again_and_again_changes_nothing(study: Path, store: Path) -> None:
     driver = Driver("run", study, store, *PROCESSES)
     driver.wait_until(lambda: begun(study))
 
-    driver.interrupt()
-    driver.wait_until(lambda: "Ctrl-C again drops them" in driver.printed())
-    for _ in range(20):
+    while driver.runs():
         driver.interrupt()
-        time.sleep(0.005)
     driver.end()
 
-    assert driver.code == INTERRUPTED, driver.printed()
+    assert driver.code in (INTERRUPTED, -signal.SIGINT), driver.printed()  # a shell says 130
     assert "Traceback" not in driver.printed()
     assert status(store).runs[1]["state"] == "interrupted"
 
@@ -234,10 +232,11 @@ def test_a_killed_run_is_on_record_as_running_until_the_next_run(study: Path, st
 # --- what is refused in the middle of a run ----------------------------------------------
 
 
-@ENGINES
-@pytest.mark.parametrize("folder", ["destroy", "status", "point_seconds"])
+@pytest.mark.parametrize(
+    ("folder", "on"), [("destroy", SERIAL), ("status", SERIAL), ("destroy", PROCESSES)]
+)
 def test_a_store_that_cannot_be_written_is_named_with_what_to_do(
-    on: tuple[str, ...], folder: str, tmp_path: Path, store: Path
+    folder: str, on: tuple[str, ...], tmp_path: Path, store: Path
 ) -> None:
     file = written(tmp_path / "destroyer.py", DESTROYER)
 
@@ -288,6 +287,12 @@ class Driver:
     @property
     def code(self) -> int | None:
         return self._process.returncode
+
+    def runs(self) -> bool:
+        """Tell whether it runs still, a moment later."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.01)
+        return self._process.returncode is None
 
     def printed(self) -> str:
         return self._output.read_text()

@@ -73,7 +73,7 @@ def create_store(
 def _refusal(path: Path, error: OSError) -> str:
     if path.exists():
         return f"{path} exists and is no sweep's store. Move it away or give another name."
-    return f"{path} cannot be made: {error.strerror}. Give a STORE where you may write."
+    return f"{path} cannot be made: {error.strerror} ({error.filename}). Give another STORE."
 
 
 def _check_sizes(arrays: tuple[Array, ...], grid: Grid) -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from distributed.comm import connect
 
-import sweep.engines.dask
+import sweep.engines.dask.remote
 from sweep.engines import Done, Engine, Lost, Outcome, Raised, make_engine
 from sweep.engines.certificates import write_certificates
 from sweep.errors import EngineError
@@ -594,7 +594,7 @@ class TestRemoteDask:
             engine.start()
 
     def test_no_scheduler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sweep.engines.dask, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(sweep.engines.dask.remote, "CONNECT_SECONDS", 0.5)
         write_certificates(tmp_path, 3600)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -619,7 +619,7 @@ class TestRemoteDask:
     def test_without_any_worker_it_gives_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sweep.engines.dask, "REMOTE_PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(sweep.engines.dask.remote, "PATIENCE_SECONDS", 0.5)
         with (
             running_scheduler(tmp_path) as address,
             started(make_engine(address, tls_dir=tmp_path)) as engine,
