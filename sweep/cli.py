@@ -1,5 +1,6 @@
 """The command line: arguments in, ``run.py`` called, messages out."""
 
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,6 +42,8 @@ def _command(function: Command) -> click.Command:
 
     @wraps(function)
     def guarded(**arguments: Any) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are no text
         try:
             code = function(**arguments)
         except SweepError as error:

@@ -1,5 +1,6 @@
 """The command line: what a person types, reads, and gets as an exit code."""
 
+import os
 import subprocess
 import sys
 import time
@@ -217,3 +218,87 @@ def test_store_is_found_by_a_relative_and_an_absolute_path(throw_file: Path) -> 
     sweep("run", throw_file, "a/b/s.zarr", "speed=20", "--on", "serial")
     assert Store(Path("a/b/s.zarr")).path == Path.cwd() / "a/b/s.zarr"
     assert sweep("status", Path("a/b/s.zarr").resolve()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["n-x=300"], "'n-x=300' sets no parameter. Write NAME=VALUE"),
+        (["θ=3"], "there is no parameter 'θ'"),
+        (["speed:1:2:3"], "'speed:1:2:3' is no STORE. To set 'speed', write speed=1:2:3."),
+        (["--workers", "2", "--on", "serial"], "workers=2 does not go with serial"),
+        (["--dashboard", "--on", "processes"], "dashboard goes with dask, not with processes"),
+        (["--tls-dir", ".", "--on", "processes"], "tls_dir goes with tls://host:port"),
+    ],
+)
+def test_what_looks_like_something_else_is_refused(
+    words: list[str], remedy: str, throw_file: Path
+) -> None:
+    result = sweep("run", throw_file, *words)
+    assert result.exit_code == 2
+    assert remedy in result.stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_a_store_may_have_an_equals_sign_below_a_folder(throw_file: Path) -> None:
+    assert sweep("run", throw_file, "out/g=2.zarr", "speed=20", "--on", "serial").exit_code == 0
+    assert Path("out/g=2.zarr").is_dir()
+
+
+def test_a_store_is_found_below_the_home_folder(
+    throw_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert sweep("run", throw_file, "~/s.zarr", "speed=20", "--on", "serial").exit_code == 0
+    assert (tmp_path / "home" / "s.zarr").is_dir()
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_folder_that_takes_no_files_is_told_with_exit_code_3(
+    command: str, throw_file: Path
+) -> None:
+    result = sweep(command, throw_file, "/proc/s.zarr")
+    assert result.exit_code == 3
+    assert "Nothing can be written in /proc" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_store_with_a_name_that_is_no_text_works(throw_file: Path) -> None:
+    name = os.fsdecode(b"b\xe9.zarr")
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep", "run", throw_file, name, "speed=20", "--on", "processes"],
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (xr.open_zarr(name).status == 1).all()
+    assert sweep("status", name).exit_code == 0
+
+
+def test_a_plan_counts_failed_points_apart(throw_file: Path) -> None:
+    sweep("run", throw_file, "--on", "serial")
+    assert "done    16, 4 failed" in sweep("plan", throw_file).stdout
+
+
+@pytest.mark.parametrize("file", ["header.json", "axes.npz"])
+@pytest.mark.parametrize("content", [b"damaged", b"{}", b"PK\x03\x04"])
+def test_a_damaged_description_of_a_sweep_is_told(
+    file: str, content: bytes, throw_file: Path
+) -> None:
+    sweep("run", throw_file, "speed=20", "--on", "serial")
+    Path(f"runs/throw.zarr/.sweep/{file}").write_bytes(content)
+    result = sweep("status", "runs/throw.zarr")
+    assert result.exit_code == 2
+    assert f"{file} is damaged" in result.stderr
+    assert "opens in xarray still" in result.stderr
+
+
+def test_a_mistake_of_the_program_is_not_taken_for_failed_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fall(path: Path) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sweep.cli.read_status", fall)
+    result = sweep("status", "runs/throw.zarr")
+    assert result.exit_code == 3
+    assert "this is a mistake of the program, not yours" in result.stderr

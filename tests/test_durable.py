@@ -69,7 +69,7 @@ class Disk:
     def _noting_syncs(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def noting(handle: int) -> None:
             sync(handle)
-            path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+            path = Path(f"/proc/self/fd/{handle}").readlink()
             content = _inside(path) if path.is_dir() else _content(path)
             self._synced[path.stat().st_ino] = content
 
@@ -85,7 +85,7 @@ class Disk:
 
     def _noting_writes(self, write: Callable[[int, Any], int]) -> Callable[[int, Any], int]:
         def noting(handle: int, data: Any) -> int:
-            path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+            path = Path(f"/proc/self/fd/{handle}").readlink()
             if path.is_relative_to(self.root):
                 self._note("write", path, False)
             return write(handle, data)

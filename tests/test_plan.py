@@ -149,22 +149,6 @@ def test_large_points_are_blocks_of_their_own():
     assert points_per_block(10**6, 1, cost(point_bytes=OWN_BLOCK_BYTES, point_seconds=1e-6)) == 1
 
 
-def test_a_block_of_quick_points_is_still_of_64_megabytes_at_most():
-    quick = cost(point_seconds=1e-6, point_bytes=100_000, all_bytes=100_001, memory_bytes=10**12)
-
-    assert points_per_block(10**9, 1, quick) == LARGEST_BLOCK_BYTES / 100_000 == 640
-
-
-def test_a_block_takes_a_quarter_of_the_memory_at_most_with_all_its_variables():
-    small = cost(point_seconds=1e-6, point_bytes=8, all_bytes=1000, memory_bytes=4_000_000)
-
-    assert points_per_block(10**9, 1, small) == 1000
-
-
-def test_a_sweep_of_many_points_is_of_twenty_thousand_files():
-    assert points_per_block(10**9, 1, cost(point_seconds=1e-3)) * MOST_FILES == 10**9 * 4
-
-
 @given(
     points=st.integers(1, 10**9),
     workers=st.integers(1, 10_000),
@@ -241,3 +225,22 @@ def test_points_to_time_are_on_the_grid_and_different(shape):
     assert len(set(places)) == len(places) <= 6
     assert all(0 <= i < n for place in places for i, n in zip(place, shape, strict=True))
     assert places == pilot_places(shape)
+
+
+# --- the bytes and files of a sweep with quick points ---------------------------------------
+
+
+def test_a_block_of_quick_points_is_still_of_64_megabytes_at_most():
+    quick = cost(point_seconds=1e-6, point_bytes=100_000, all_bytes=100_001, memory_bytes=10**12)
+
+    assert points_per_block(10**9, 1, quick) == LARGEST_BLOCK_BYTES / 100_000 == 640
+
+
+def test_a_block_takes_a_quarter_of_the_memory_at_most_with_all_its_variables():
+    small = cost(point_seconds=1e-6, point_bytes=8, all_bytes=1000, memory_bytes=4_000_000)
+
+    assert points_per_block(10**9, 1, small) == 1000
+
+
+def test_a_sweep_of_many_points_is_of_twenty_thousand_files():
+    assert points_per_block(10**9, 1, cost(point_seconds=1e-3)) * MOST_FILES == 10**9 * 4

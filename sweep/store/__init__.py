@@ -9,8 +9,10 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -183,8 +185,12 @@ class Store:
         """Return the axes of the sweep."""
         spec = self.header.specification
         made = []
-        with np.load(self.private / "axes.npz", allow_pickle=False) as saved:
-            columns = dict(zip(spec["axes"], (saved[name] for name in saved.files), strict=True))
+        file = self.private / "axes.npz"
+        try:
+            with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as saved:
+                columns = dict(zip(spec["axes"], map(saved.get, saved.files), strict=True))
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise _damaged(file, error) from None
         for dim in spec["dims"]:
             names = tuple(name for name, axis in spec["axes"].items() if axis["dim"] == dim)
             units = tuple(spec["axes"][name]["units"] for name in names)
@@ -268,24 +274,30 @@ def exists(path: Path) -> bool:
 
 def _read_header(path: Path) -> Header:
     try:
-        found = json.loads((path / PRIVATE / "header.json").read_bytes())
+        raw = (path / PRIVATE / "header.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         what = "is no sweep's store" if path.exists() else "does not exist"
         raise StoreError(
             f"{path} {what}. Make one: sweep run PIPELINE {path.name or 'STORE'}"
         ) from None
-    except ValueError as error:
-        raise StoreError(
-            f"{path / PRIVATE / 'header.json'} is damaged ({error}). The data beside it opens in "
-            "xarray still; to go on, run the sweep into a new store."
-        ) from None
-    if found["format"] > FORMAT:
-        raise StoreError(
-            f"{path} has the format {found['format']}; this version reads up to {FORMAT}. "
-            "Update: pip install -U sweepzarr"
-        )
-    found["shape"], found["block_shape"] = tuple(found["shape"]), tuple(found["block_shape"])
-    return Header(**found)
+    try:
+        found = json.loads(raw)
+        if found["format"] > FORMAT:
+            raise StoreError(
+                f"{path} has the format {found['format']}; this version reads up to {FORMAT}. "
+                "Update: pip install -U sweepzarr"
+            )
+        shapes = {name: tuple(found[name]) for name in ("shape", "block_shape")}
+        return Header(**{**found, **shapes})
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path / PRIVATE / "header.json", error) from None
+
+
+def _damaged(file: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{file} is damaged ({type(error).__name__}: {error}). The data beside it opens in xarray "
+        "still; to go on, run the sweep into a new store."
+    )
 
 
 def new_sweep_id() -> str:
