@@ -147,16 +147,9 @@ def _at_point(
     pipeline: Pipeline, constants: Mapping[str, Any], point: Mapping[str, Any]
 ) -> Pipeline:
     """Return a pipeline whose axes hold one point."""
-    set_here = {name: restored(told) for name, told in constants.items()}
-    return Pipeline(
-        pipeline.stages,
-        axes=[Axis(name, [value]) for name, value in point.items()],
-        coords=pipeline.coords,
-        needs=pipeline.needs,
-        units=pipeline.units,
-        entropy=pipeline.entropy,
-        constants={**pipeline.constants, **set_here},
-    )
+    axes = [Axis(name, [value]) for name, value in point.items()]
+    told = {name: restored(value) for name, value in constants.items()}
+    return pipeline.having(axes, {**pipeline.constants, **told})
 
 
 def _run_block(

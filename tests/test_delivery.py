@@ -32,12 +32,11 @@ pipeline = Pipeline(warmth, axes=[Axis("current", [1.0, 2.0], "A")])
 def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file of a study that only this test imports."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    before = set(sys.modules)
     file = tmp_path / "wire.py"
     file.write_text(STUDY)
     yield file
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in ("wire", "wire_constants"):
+        sys.modules.pop(name, None)
 
 
 def in_a_notebook(factor: float) -> Pipeline:

@@ -70,12 +70,17 @@ class PromptEngine:
         self.in_flight.clear()
 
 
-def drive(engine: PromptEngine, blocks: int, stop: Stop | None = None) -> Tally:
+def drive(
+    engine: PromptEngine,
+    blocks: int,
+    stop: Stop | None = None,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
     """Hand out so many blocks of one point, and return what became of them."""
     plan = Plan(Grid((blocks,), (1,)), np.zeros(blocks, bool))
     tally = Tally(points=blocks, done=0, failed=0)
     made = Drive(engine, plan, "a:b", {}, lambda block: None)
-    made.run(tally, stop or Stop(), lambda now: None)
+    made.run(tally, stop or Stop(), report)
     return tally
 
 
@@ -161,12 +166,23 @@ class TestStop:
         stop = Stop()
         with stop.on_signals(lambda text: None):
             tally = drive(engine, 100, stop)
+        ended = engine.batches[:3]  # the fourth wait is left by the second Ctrl-C
         assert stop.asked == 2
-        assert engine.waits == 4
-        assert engine.in_flight
-        assert tally.done == sum(map(len, engine.batches)) - sum(
-            map(len, engine.in_flight.values())
-        )
+        assert tally.done == sum(map(len, ended))
+        assert len(engine.in_flight) == len(engine.batches) - 3 > 0
+
+    def test_asked_twice_between_two_waits_drops_them_too(self) -> None:
+        engine = PromptEngine(2, 1.0)
+        stop = Stop()
+
+        def press_twice(tally: Tally) -> None:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        with stop.on_signals(lambda text: None):
+            tally = drive(engine, 100, stop, report=press_twice)
+        assert (stop.asked, engine.waits, tally.done) == (2, 1, 1)
+        assert len(engine.in_flight) == 3
 
     def test_asked_before_there_are_blocks_ends_at_once(self) -> None:
         stop = Stop()

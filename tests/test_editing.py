@@ -118,19 +118,18 @@ def test_a_file_that_no_longer_is_python_is_told_and_runs_again_when_it_is_mende
 # --- a pipeline that was imported before -------------------------------------------------
 
 
-@ENGINES
-def test_a_pipeline_imported_before_its_file_was_edited_is_refused_with_what_to_do(on: str) -> None:
+def test_a_pipeline_imported_before_its_file_was_edited_is_refused_with_what_to_do() -> None:
     file = write("imported.py", STUDY)
     pipeline = import_module("imported").pipeline
-    sweep.run(pipeline, on=on)
+    sweep.run(pipeline, on="serial")
 
     file.write_text(EDITED)
     with pytest.raises(StudyError, match=r"imported\.py .*has changed") as refusal:
-        sweep.run(pipeline, on=on)
+        sweep.run(pipeline, on="serial")
     remedy = re.search(r'Start Python again, or give the file: sweep\.run\("(.+?)"', text(refusal))
 
     assert remedy is not None, text(refusal)
-    assert sweep.run(remedy[1], on=on).scale.values.tolist() == MUCH
+    assert sweep.run(remedy[1], on="serial").scale.values.tolist() == MUCH
 
 
 def test_a_pipeline_imported_before_its_helper_was_edited_is_refused_with_what_to_do() -> None:
@@ -307,7 +306,7 @@ def test_an_array_that_was_set_reaches_workers_and_resume_says_where_to_go_on() 
     found = sweep.run("arrays.py", "arrays.zarr", on="processes", weights=weights)
     take_back("arrays.zarr")
     resumed = command("-m", "sweep", "resume", "arrays.zarr", "--on=serial")
-    sweep.run("arrays.py", "arrays.zarr", on="processes", weights=weights)
+    sweep.run("arrays.py", "arrays.zarr", on="serial", weights=weights)
 
     assert found.see.values.tolist() == [3110 + number for number in range(70)]
     assert resumed.returncode == MISTAKE, resumed.stderr

@@ -227,7 +227,7 @@ def test_points_to_time_are_on_the_grid_and_different(shape):
     assert places == pilot_places(shape)
 
 
-# --- the bytes and files of a sweep with quick points ---------------------------------------
+# --- what bounds a block of quick points --------------------------------------------------
 
 
 def test_a_block_of_quick_points_is_still_of_64_megabytes_at_most():

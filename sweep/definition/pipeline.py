@@ -210,6 +210,10 @@ class Pipeline:
             if here is not None:
                 axes[here : here + 1] = self._without(axes[here], name)
             constants[name] = value
+        return self.having(axes, constants)
+
+    def having(self, axes: Sequence[Axis], constants: Mapping[str, Any]) -> "Pipeline":
+        """Return this pipeline with these axes and these constants in the place of its own."""
         return Pipeline(
             self.stages,
             axes=axes,

@@ -151,15 +151,7 @@ class Store:
                     f"value: sweep.run(pipeline, store, {name}=...)."
                 )
         constants = {name: restored(told[name]) for name in others}
-        bound = Pipeline(
-            pipeline.stages,
-            axes=self.axes(),
-            coords=pipeline.coords,
-            needs=pipeline.needs,
-            units=pipeline.units,
-            entropy=pipeline.entropy,
-            constants={**pipeline.constants, **constants},
-        )
+        bound = pipeline.having(self.axes(), {**pipeline.constants, **constants})
         self.check_same(bound)
         return bound
 
