@@ -1,6 +1,7 @@
 """The command line: arguments in, ``run.py`` called, messages out."""
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,8 +13,16 @@ import click
 
 from sweep.definition import Pipeline
 from sweep.definition.stage import MISSING
-from sweep.errors import DiskError, EngineLost, StudyError, SweepError, WorkerError
-from sweep.progress import Lines, Progress, Reporter, clock_text, short_path
+from sweep.errors import (
+    DiskError,
+    EngineLost,
+    StudyError,
+    SweepError,
+    WorkerError,
+    resume_command,
+    short_path,
+)
+from sweep.progress import Lines, Progress, Reporter, clock_text
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.run import resume as resume_store
 from sweep.status import Status, age_text
@@ -22,6 +31,7 @@ from sweep.study import Study, load_study
 from sweep.values import parse_assignments
 
 ALL_DONE, SOME_FAILED, MISTAKE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+NOT_HEARD = 141  # as a shell has it for SIGPIPE
 
 Command = Callable[..., int]
 
@@ -53,6 +63,11 @@ def _command(function: Command) -> click.Command:
         except KeyboardInterrupt:
             click.echo("sweep: stopped.", err=True)
             code = INTERRUPTED
+        except BrokenPipeError:  # of `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = NOT_HEARD
+        except SystemExit:  # rich's answer to it
+            code = NOT_HEARD
         except Exception:
             traceback.print_exc()
             click.echo("sweep: this is a mistake of the program, not yours.", err=True)
@@ -279,7 +294,7 @@ def _finish(summary: Summary) -> int:
         click.echo("Failed points stay so in this store; to try them again, give a new STORE.")
     click.echo(f'\nimport xarray as xr\nds = xr.open_zarr("{store}")')
     if summary.interrupted:
-        click.echo(f"\nStopped. Go on with: sweep resume {store}", err=True)
+        click.echo(f"\nStopped. Go on with: {resume_command(summary.store)}", err=True)
         return INTERRUPTED
     if tally.lost_blocks:
         click.echo(f"\n{lost_text(summary)}", err=True)

@@ -1,8 +1,8 @@
 """How a pipeline gets to the workers: by its name, and only where that cannot be, by value.
 
-Workers import the study's file and check that its code is the driver's. A pipeline that no
-file holds goes as it is to this very process, else through a private file, outside the store
-and gone at the end.
+Workers import the study's file and check that its code is the driver's. What no file holds (a
+pipeline of a notebook or a script, constants that JSON cannot hold) goes as it is to this very
+process, else through a private file, outside the store and gone at the end.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sweep.definition import Pipeline
 from sweep.definition.constants import is_whole, plain
@@ -49,9 +50,10 @@ def sent(pipeline: Pipeline, study: Study | None, on: object) -> Iterator[Messag
     else:
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
             file = Path(folder) / "pipeline.pickle"
-            raw = _pickled(pipeline)
+            raw = _pickled(dict(pipeline.constants) if study else pipeline)
             file.write_bytes(raw)
-            yield {"pickle": str(file), "sha256": hashlib.sha256(raw).hexdigest()}
+            pickle = {"pickle": str(file), "sha256": hashlib.sha256(raw).hexdigest()}
+            yield {**study.reference, **pickle} if study else pickle
 
 
 def received(message: Message) -> Pipeline:
@@ -64,13 +66,8 @@ def received(message: Message) -> Pipeline:
     """
     if "local" in message:
         return _local[message["local"]]
-    if "pickle" in message:
-        import cloudpickle
-
-        raw = Path(message["pickle"]).read_bytes()
-        if hashlib.sha256(raw).hexdigest() != message["sha256"]:
-            raise StudyError(f"{message['pickle']} is not the pipeline that was sent.")
-        found: Pipeline = cloudpickle.loads(raw)
+    if "file" not in message:
+        found: Pipeline = _unpickled(message)
         return found
     study = load_study(f"{message['file']}:{message['name']}")
     if study.reference["code"] != message["code"]:
@@ -79,7 +76,19 @@ def received(message: Message) -> Pipeline:
             "was edited since, or is another one on this machine. Points that are done are kept; "
             "start the run again."
         )
-    return study.pipeline
+    if "pickle" not in message:
+        return study.pipeline
+    constants = {**study.pipeline.constants, **_unpickled(message)}
+    return study.pipeline.having(study.pipeline.axes, constants)
+
+
+def _unpickled(message: Message) -> Any:
+    import cloudpickle
+
+    raw = Path(message["pickle"]).read_bytes()
+    if hashlib.sha256(raw).hexdigest() != message["sha256"]:
+        raise StudyError(f"{message['pickle']} is not the pipeline that was sent.")
+    return cloudpickle.loads(raw)
 
 
 def by_value(pipeline: Pipeline) -> list[str]:
@@ -91,11 +100,11 @@ def _listed(names: list[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _pickled(pipeline: Pipeline) -> bytes:
+def _pickled(value: object) -> bytes:
     import cloudpickle
 
     try:
-        raw: bytes = cloudpickle.dumps(pipeline)
+        raw: bytes = cloudpickle.dumps(value)
     except Exception as error:
         raise DefinitionError(
             f"The pipeline cannot be sent to workers: {error}. Put it in a file of its own, or "

@@ -69,6 +69,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked = 0
         self._has_blocks = False
+        self._is_held = False
         self._may_drop = False
 
     @contextmanager
@@ -81,7 +82,9 @@ class Stop:
         def ask(number: int, frame: object) -> None:
             self.asked += 1
             if not self._has_blocks:
-                raise KeyboardInterrupt
+                if self.asked == 1 and not self._is_held:
+                    raise KeyboardInterrupt
+                return  # it is ending already, or will
             if self.asked == 1:
                 say("Stopping when the blocks in flight are done; Ctrl-C again drops them.")
             elif self._may_drop:
@@ -93,6 +96,17 @@ class Stop:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let what is done inside come to its end before the first wish is granted."""
+        self._is_held, before = True, self.asked
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self.asked > before:
+            raise KeyboardInterrupt
 
     def begin_blocks(self) -> None:
         """Say that from now on there are blocks to finish."""

@@ -48,6 +48,14 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
+def make_folders(path: Path) -> None:
+    """Make a folder and those that it lies in, where they are not there, durably."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        sync_folder(folder.parent)
+
+
 def append_to_file(path: Path, data: bytes) -> None:
     """Append `data` to `path`, which is created if need be, and sync it."""
     new = not path.exists()

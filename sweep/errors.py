@@ -6,9 +6,11 @@ where, and what to do.
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class SweepError(Exception):
@@ -71,12 +73,15 @@ def raised_error(kind: str, text: str, trace: str) -> SweepError:
 def disk_error(error: OSError, what: str, remedy: str) -> DiskError:
     """Return what to say when the disk refuses: what cannot be done, why, with which file."""
     file = error.filename2 or error.filename
-    where = f" ({os.fsdecode(file)})" if isinstance(file, (str, bytes)) else ""
+    path = Path(os.fsdecode(file)) if isinstance(file, (str, bytes)) else None
+    if path and path.suffix == ".partial":  # under a name that says nothing to anybody
+        path = path.parent
+    where = f" ({path})" if path else ""
     return DiskError(f"{what}: {error.strerror or error}{where}. {remedy}")
 
 
 @contextmanager
-def writing(store: object) -> Iterator[None]:
+def writing(store: str | Path) -> Iterator[None]:
     """Tell what the disk refuses while something is written to a store.
 
     Raises
@@ -89,9 +94,23 @@ def writing(store: object) -> Iterator[None]:
     except OSError as error:
         raise disk_error(
             error,
-            f"{store} cannot be written",
-            f"What is committed is kept. Mend that, then: sweep resume {store}",
+            f"{short_path(Path(store))} cannot be written",
+            f"What is committed is kept. Mend that, then: {resume_command(store)}",
         ) from error
+
+
+def short_path(path: Path) -> str:
+    """Return a path as one would type it here."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return str(path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def resume_command(store: str | Path) -> str:
+    """Return what to type to go on with a store."""
+    return f"sweep resume {shlex.quote(short_path(Path(store)))}"
 
 
 def text_of(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
 from sweep.drive import Drive, Stop, Tally
 from sweep.engines import Engine, make_engine, usable_cores
-from sweep.errors import EngineError, EngineLost, StudyError, writing
+from sweep.errors import EngineError, EngineLost, StudyError, short_path, writing
 from sweep.forecast import (
     PILOT_SECONDS,
     PLAN_SECONDS,
@@ -36,7 +36,7 @@ from sweep.forecast import (
     time_a_few,
 )
 from sweep.plan import Block, Grid, Plan
-from sweep.progress import Lines, Progress, Reporter, short_path
+from sweep.progress import Lines, Progress, Reporter
 from sweep.provenance import gather
 from sweep.status import status
 from sweep.store import Store, count_failed, exists
@@ -238,6 +238,7 @@ def execute(
         todo = store.plan()
         if not todo.blocks_left:
             with writing(path):
+                _note_the_killed(store)
                 Tables(store).catch_up()
             return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
     tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
@@ -248,7 +249,10 @@ def execute(
             engine.start()
             for _ in range(engine.capacity):
                 engine.submit("sweep.worker:prepare", {"study": dict(message)})
-            store = store or _create(pipeline, study, path, engine, message)
+            if store is None:
+                grid = _grid(pipeline, path, engine, message)
+                with stop.held_back():
+                    store = create_with(pipeline, study, path, grid)
             running = _Running(store, pipeline, study, engine, message)
             with writing(path):
                 return running.go(stop, reporter, begun)
@@ -342,7 +346,7 @@ class _Running:
         self._folded = time.monotonic()
 
     def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
-        self._note_the_killed()
+        _note_the_killed(self.store)
         number = self.store.begin_run(self.record)
         todo, tally = self.store.plan(), _tally(self.store)
         reporter.say(self._opening(todo))
@@ -377,14 +381,6 @@ class _Running:
             interrupted=bool(stop.asked and tally.left),
             code_changed_since=self._other_code(number),
         )
-
-    def _note_the_killed(self) -> None:
-        """Put an end to the record of runs of this machine whose process is gone."""
-        for number in self.store.run_files():
-            record = self.store.read_run(number)
-            is_ours = record["hostname"] == self.record["hostname"]
-            if record["state"] == "running" and is_ours and not _is_alive(record["pid"]):
-                self.store.update_run(number, {**record, "state": "killed"})
 
     def _opening(self, todo: Plan) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
@@ -428,6 +424,15 @@ class _Running:
         return others[-1] if others else None
 
 
+def _note_the_killed(store: Store) -> None:
+    """Put an end to the record of runs of this machine whose process is gone."""
+    for number in store.run_files():
+        record = store.read_run(number)
+        is_here = record["hostname"] == socket.gethostname()
+        if record["state"] == "running" and is_here and not _is_alive(record["pid"]):
+            store.update_run(number, {**record, "state": "killed"})
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -447,15 +452,12 @@ def _commit_seconds(pipeline: Pipeline, path: Path) -> float:
     return measure_commit(path.absolute().parent, sizes(pipeline)[2])
 
 
-def _create(
-    pipeline: Pipeline, study: Study | None, path: Path, engine: Engine, message: Message
-) -> Store:
-    """Make the store, its blocks sized by a few timed points where that matters."""
+def _grid(pipeline: Pipeline, path: Path, engine: Engine, message: Message) -> Grid:
+    """Return the blocks of a store to be, sized by a few timed points where that matters."""
     timing = None
     if needs_timing(pipeline):
         timing = time_a_few(engine, message, pipeline, PILOT_SECONDS)
-    grid = choose_grid(pipeline, timing, engine.capacity, _commit_seconds(pipeline, path))
-    return create_with(pipeline, study, path, grid)
+    return choose_grid(pipeline, timing, engine.capacity, _commit_seconds(pipeline, path))
 
 
 def create_with(pipeline: Pipeline, study: Study | None, path: Path, grid: Grid) -> Store:

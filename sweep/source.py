@@ -3,10 +3,14 @@
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
+
+Source = Mapping[str, str]  # file, as it is imported -> its text
 
 
 def module_name(file: Path) -> tuple[Path, str]:
@@ -19,33 +23,50 @@ def module_name(file: Path) -> tuple[Path, str]:
     return folder, ".".join(parts)
 
 
-def read_source(study_file: Path) -> dict[str, str]:
-    """Return the text of the study and of each module that it reaches by import statements.
+@dataclass(frozen=True)
+class Module:
+    """A module of the user's: its dotted name, its file, and the text that was read."""
+
+    name: str
+    file: Path
+    text: str
+
+
+def read_source(modules: Iterable[Module]) -> Source:
+    """Return the texts of some modules, as a run's record keeps them.
+
+    The keys are paths relative to where each import starts, ``pipelines/kernels/heat.py``.
+    """
+    return dict(sorted((_key(one.name, one.file), one.text) for one in modules))
+
+
+def reached(study_file: Path) -> Iterator[Module]:
+    """Yield the study and each module of the user's that it reaches by import statements.
 
     Left out are the standard library, installed packages and `sweep`. Modules are found
-    without importing them, so that the answer does not depend on what has run so far. The
-    keys are paths relative to where each import starts, ``pipelines/kernels/heat.py``.
+    without importing them, so that the answer does not depend on what has run so far.
     """
-    return dict(sorted((_key(name, file), text) for name, file, text in reached(study_file)))
-
-
-def reached(study_file: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield the study and each module of the user's that it reaches: dotted name, file, text."""
-    own = module_name(study_file)[1]
-    top = own.partition(".")[0]
-    files = {own: study_file}
+    root, own = module_name(study_file)
     found: set[str] = set()
     waiting = [own, *prefixes(own)]
     while waiting:
         name = waiting.pop()
-        file = files.get(name) or _own_file(name, top)
-        if file is None or name in found:
+        file = study_file if name == own else _own_file(name, own, root)
+        if file is None or name in found or not file.is_file():
             continue
         found.add(name)
-        text = file.read_text("utf-8", errors="replace")
-        yield name, file, text
+        text = _decoded(file.read_bytes())
+        yield Module(name, file, text)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         waiting += imported(text, package)
+
+
+def _decoded(raw: bytes) -> str:
+    """Return a file's text as Python reads it; what is not to be read stands as replaced."""
+    try:
+        return decode_source(raw)
+    except (SyntaxError, UnicodeDecodeError, LookupError):
+        return raw.decode(errors="replace")
 
 
 def _key(name: str, file: Path) -> str:
@@ -86,10 +107,13 @@ def _base(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*parts, *([node.module] if node.module else [])])
 
 
-def _own_file(name: str, top: str) -> Path | None:
+def _own_file(name: str, own: str, root: Path) -> Path | None:
     """Return a module's file if it is the user's own: of the study's package or not installed."""
     first = name.partition(".")[0]
-    if first == "sweep" or (first in sys.stdlib_module_names and first != top):
+    if first == own.partition(".")[0]:
+        place = root.joinpath(*name.split("."))
+        return next((f for f in (place / "__init__.py", Path(f"{place}.py")) if f.is_file()), None)
+    if first == "sweep" or first in sys.stdlib_module_names:
         return None
     spec = _find_spec(name)
     origin = spec.origin if spec is not None and spec.has_location else None
@@ -97,7 +121,7 @@ def _own_file(name: str, top: str) -> Path | None:
         return None
     file = Path(origin)
     is_installed = not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
-    return file if first == top or not is_installed else None
+    return None if is_installed else file
 
 
 def _find_spec(name: str) -> ModuleSpec | None:

@@ -6,28 +6,21 @@ folder is appended to ``sys.path``, so it never shadows what is installed; a fil
 package goes by its dotted name, so that it is one module for everybody.
 """
 
-import hashlib
-import importlib
 import importlib.util
 import inspect
-import os
-import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 from sweep.definition import Pipeline
-from sweep.errors import StudyError, SweepError, did_you_mean, text_of
-from sweep.source import code_hash, module_name, reached, read_source
+from sweep.errors import StudyError, did_you_mean, short_path
+from sweep.modules import file_of, has_changed, load_module, replaced_modules, source_of
+from sweep.source import code_hash
 
 DEFAULT_NAME = "pipeline"
-
-# The texts of each study as this process imported it, or met it for the first time.
-_sources: dict[Path, Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -88,34 +81,35 @@ def study_of(pipeline: Pipeline) -> Study | None:
     StudyError
         If its code has changed since this process met it.
     """
-    places = list(_places_of(pipeline))
+    places = list(_places_of(pipeline, list(sys.modules.values())))
     places.sort(key=lambda place: getattr(*place) is not pipeline)
     for module, name in places:
-        if (file := _file_of(module)) is not None:
-            if _has_changed(file):
-                raise StudyError(
-                    f"{file} (or what it imports) has changed since it was imported here. Start "
-                    f'Python again, or give the file: sweep.run("{file.name}:{name}", ...).'
-                )
+        if (file := file_of(module)) is not None:
+            if has_changed(file, getattr(module, name).made):
+                raise _changed(file, name)
             return _study(module, file, name)
+    for module, name in _places_of(pipeline, replaced_modules()):
+        if (file := file_of(module)) is not None:
+            raise _changed(file, name)
     return None
 
 
-def _has_changed(file: Path) -> bool:
-    """Tell whether a study has other code than when this process first met it."""
-    now = read_source(file)
-    return code_hash(_sources.setdefault(file, now)) != code_hash(now)
+def _changed(file: Path, name: str) -> StudyError:
+    return StudyError(
+        f"{file} (or what it imports) has changed since it was imported here. Start Python again, "
+        f'or give the file: sweep.run("{short_path(file)}:{name}", ...).'
+    )
 
 
-def _places_of(pipeline: Pipeline) -> Iterator[tuple[ModuleType, str]]:
+def _places_of(pipeline: Pipeline, modules: list[ModuleType]) -> Iterator[tuple[ModuleType, str]]:
     """Yield the modules and names of the variables that hold this pipeline, the best first.
 
     Where the functions are comes first; then the last imported, because a study is imported
     after the script that uses it.
     """
     own = {stage.function.__module__ for stage in pipeline.stages}
-    modules = sorted(reversed(list(sys.modules.items())), key=lambda item: item[0] not in own)
-    for _, module in modules:
+    modules = sorted(reversed(modules), key=lambda one: getattr(one, "__name__", "") not in own)
+    for module in modules:
         for name, value in list(getattr(module, "__dict__", {}).items()):
             found = type(value) is Pipeline and _same_but_for_values(value, pipeline)
             if found and module is not sys.modules["__main__"]:
@@ -137,7 +131,7 @@ def _study(module: ModuleType, file: Path, name: str) -> Study:
     if not isinstance(pipeline, Pipeline):
         raise _no_pipeline(module, file, name)
     title, _, summary = inspect.cleandoc(module.__doc__ or "").partition("\n")
-    return Study(pipeline, file, name, title, summary.strip(), _sources[file])
+    return Study(pipeline, file, name, title, summary.strip(), source_of(file))
 
 
 # --- from what is typed to a file --------------------------------------------------------
@@ -201,141 +195,7 @@ def _module_file(name: str) -> Path:
     return Path(str(spec.origin)).resolve()
 
 
-# --- from a file to its module -----------------------------------------------------------
-
-
-def load_module(file: Path) -> ModuleType:
-    """Return the module of `file`, imported if it is not yet or if its code has changed."""
-    found = module_at(file)
-    if found is not None and not _has_changed(file):
-        return found
-    if found is not None:
-        _forget(file, found)
-    root, name = module_name(file)
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
-    source = read_source(file)
-    try:
-        is_packaged = (file.parent / "__init__.py").is_file()
-        module = (_import_from_package if is_packaged else _import_loose)(root, name, file)
-    except SweepError:
-        raise
-    except (Exception, SystemExit) as error:
-        error.__traceback__ = _from_file(error.__traceback__, file)
-        raise StudyError(_import_failure(file, error)) from error
-    _sources[file] = source
-    return module
-
-
-def _forget(file: Path, module: ModuleType) -> None:
-    """Let the next import of a study, and of what it reaches, read the files again."""
-    for name in (module.__name__, *(name for name, _, _ in reached(file))):
-        sys.modules.pop(name, None)
-    importlib.invalidate_caches()
-
-
-def _refuse_strangers(file: Path, root: Path) -> None:
-    """Refuse a study that would get another module than the one that lies beside it."""
-    for name, there, _ in reached(file):
-        parts = root.joinpath(*name.split("."))
-        for beside in (parts / "__init__.py", parts.with_suffix(".py")):
-            if beside.is_file() and beside.resolve() != there.resolve() != file:
-                raise StudyError(
-                    f"{file} imports {name}, which lies beside it, but this process has {there} by "
-                    "that name. Rename one, or run the two studies in processes of their own."
-                )
-
-
-def _from_file(trace: TracebackType | None, file: Path) -> TracebackType | None:
-    """Return a traceback without what comes before a file's own lines."""
-    while trace and trace.tb_frame.f_code.co_filename != str(file):
-        trace = trace.tb_next
-    return trace
-
-
-def module_at(file: Path) -> ModuleType | None:
-    """Return the module that was imported from `file`; None if it was not."""
-    for module in list(sys.modules.values()):
-        # Comparing the last part first leaves few files to look up on the disk.
-        there = getattr(module, "__file__", None) or ""
-        is_script = module is sys.modules["__main__"]
-        if there.endswith(file.name) and not is_script and _file_of(module) == file:
-            return module
-    return None
-
-
-def _file_of(module: object) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) and file.endswith(".py") else None
-
-
-def _import_from_package(root: Path, name: str, file: Path) -> ModuleType:
-    """Import a file of a package by its dotted name, from the package that it stands in."""
-    top = name.partition(".")[0]
-    folder = root / top
-    if top not in sys.modules and top not in sys.stdlib_module_names:
-        _import_as(top, folder / "__init__.py")  # even if another one of that name is installed
-    paths = getattr(sys.modules.get(top), "__path__", [])
-    if not any(Path(path).resolve() == folder for path in paths):
-        raise StudyError(
-            f"{file} stands in the package '{top}', but Python has another one of that name"
-            f"{''.join(f' in {path}' for path in list(paths)[:1])}. Rename the folder {folder}, or "
-            "take its __init__.py away."
-        )
-    module = importlib.import_module(name)
-    if _file_of(module) != file:
-        raise StudyError(f"Importing {name} gave {module.__file__}, not {file}. Rename the file.")
-    return module
-
-
-def _import_loose(root: Path, name: str, file: Path) -> ModuleType:
-    """Import a file outside of packages by its stem, or by a private name if that is taken."""
-    _refuse_strangers(file, root)
-    clean = re.sub(r"\W", "_", name)
-    folder = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    names = (name, f"study_{clean}", f"study_{clean}_{folder}")
-    return _import_as(next(one for one in names if _is_free(one, file)), file)
-
-
-def _is_free(name: str, file: Path) -> bool:
-    """Tell whether an ``import name`` would find nothing else than `file`."""
-    if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
-        return False
-    spec = importlib.util.find_spec(name)
-    return spec is None or (spec.origin is not None and Path(spec.origin).resolve() == file)
-
-
-def _import_as(name: str, file: Path) -> ModuleType:
-    """Import `file` under a name of our choice, as ``import`` does it."""
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return sys.modules[name]
-
-
-# --- what went wrong ---------------------------------------------------------------------
-
-
-def _import_failure(file: Path, error: BaseException) -> str:
-    """Return what a file raised, and the last line of it that was running."""
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}, line {error.lineno}"
-        return f"{where} is not Python: {error.msg}."
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
-    where = f"{file}, line {lines[-1]}" if lines else str(file)
-    text = f"{where}, raised {type(error).__name__} while it was imported: {text_of(error)}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        missing = error.name.partition(".")[0]
-        text += f". Install {missing} for {sys.executable}, or mend the import."
-    return text
+# --- which variable of the module -----------------------------------------------------------
 
 
 def pipelines_in(module: ModuleType) -> list[str]:

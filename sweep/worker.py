@@ -3,6 +3,7 @@
 Every engine calls `run_batch` with names and indices; what goes back is a receipt a block.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from sweep.definition.constants import restored
 from sweep.delivery import Message, received
 from sweep.errors import writing
 from sweep.journal import Journal
+from sweep.modules import source_of
 from sweep.plan import Block
 from sweep.store import BlockWriter, Store, count_failed
 from sweep.store.chunks import encode_chunk
@@ -44,6 +46,7 @@ class Workspace:
     def __init__(self, store: Path, study: Message) -> None:
         self.store = Store(store)
         pipeline = self.store.bind(received(study))
+        _meet_numba(study)
         self.evaluator = Evaluator(pipeline, point_clock)
         self.writer = BlockWriter(self.store, pipeline)
         self.journal = Journal(self.store.journal_folder)
@@ -99,6 +102,7 @@ def prepare(study: Message) -> None:
     """Import all that a batch will need, while the driver makes the store."""
     with _one_at_a_time:
         received(study)
+        _meet_numba(study)
         encode_chunk(np.zeros(1), (1,), 0.0)
 
 
@@ -128,6 +132,7 @@ def time_points(
     """
     with _one_at_a_time:
         pipeline = received(study)
+        _meet_numba(study)
         found: list[float] = []
         start = time.perf_counter()
         for point in points:
@@ -235,6 +240,15 @@ def compile_seconds() -> float:
     if _compile_clock is None or not _compile_clock.done:
         return 0.0
     return float(_compile_clock.duration)
+
+
+def _meet_numba(study: Message) -> None:
+    """Import numba before the first point where the study will, inside of a function maybe.
+
+    Its threads are then set, and its compiler is watched, from the first point on.
+    """
+    if "file" in study and any("numba" in text for text in source_of(Path(study["file"])).values()):
+        importlib.import_module("numba")
 
 
 def _set_threads(threads: int) -> None:

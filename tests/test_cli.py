@@ -302,3 +302,12 @@ def test_a_mistake_of_the_program_is_not_taken_for_failed_points(
     result = sweep("status", "runs/throw.zarr")
     assert result.exit_code == 3
     assert "this is a mistake of the program, not yours" in result.stderr
+
+
+def test_a_reader_that_has_heard_enough_is_no_mistake_of_the_program(throw_file: Path) -> None:
+    command = f"{sys.executable} -m sweep describe {throw_file} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    title, code = done.stdout.splitlines()
+    assert title == "How high is a ball after a while, thrown straight up?"
+    assert code in ("0", "141")  # it may have been quicker
+    assert done.stderr == ""

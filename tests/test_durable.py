@@ -11,7 +11,8 @@ import pytest
 from sweep.durable import append_to_file, create_file, replace_file
 from sweep.journal import Journal
 from sweep.plan import Grid
-from sweep.run import create_with
+from sweep.progress import Quiet
+from sweep.run import Options, create_with, execute
 from sweep.store import Store
 from sweep.study import Study
 from sweep.worker import run_batch
@@ -174,6 +175,16 @@ class TestNewStore:
 
     def test_is_safe_in_its_place_when_it_is_handed_out(self, throw: Study, disk: Disk) -> None:
         create_with(throw.pipeline, throw, disk.root / "s.zarr", Grid((5, 4), (5, 4)))
+        assert disk.at_risk() == set()
+
+    def test_is_safe_with_the_folders_that_were_made_for_it(self, throw: Study, disk: Disk) -> None:
+        create_with(throw.pipeline, throw, disk.root / "a" / "b" / "s.zarr", Grid((5, 4), (5, 4)))
+        assert disk.at_risk() == set()
+
+    def test_is_safe_when_its_run_is_over(self, throw: Study, disk: Disk) -> None:
+        create_with(throw.pipeline, throw, disk.root / "s.zarr", Grid((5, 4), (5, 4)))
+        options = Options("serial")
+        execute(throw.pipeline, throw, disk.root / "s.zarr", options, Quiet())
         assert disk.at_risk() == set()
 
     def test_is_made_of_files_that_were_whole_before_they_had_a_name(

@@ -84,7 +84,6 @@ def test_a_helper_that_was_edited_is_run_as_it_stands_and_so_recorded(on: str) -
     assert recorded("second.zarr")["factors.py"] == HELPER.replace("2", "300")
 
 
-@pytest.mark.xfail(reason="Python takes the old bytecode: same size, same second", strict=True)
 @ENGINES
 def test_an_edit_within_the_second_that_keeps_the_size_is_run_all_the_same(
     on: str, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +144,6 @@ def test_a_pipeline_imported_before_its_helper_was_edited_is_refused_with_what_t
     assert sweep.run("with_helper.py", on="serial").scale.values.tolist() == MUCH
 
 
-@pytest.mark.xfail(reason="what was edited before the first run is not noticed", strict=True)
 @ENGINES
 def test_a_pipeline_whose_file_was_edited_before_the_first_run_is_refused(on: str) -> None:
     file = write("unmet.py", STUDY)
@@ -157,7 +155,6 @@ def test_a_pipeline_whose_file_was_edited_before_the_first_run_is_refused(on: st
         sweep.run(pipeline, on=on)
 
 
-@pytest.mark.xfail(reason="it is sent by value, and no source is recorded", strict=True)
 def test_an_old_pipeline_is_refused_when_its_file_was_run_anew() -> None:
     file = write("renewed.py", STUDY)
     pipeline = import_module("renewed").pipeline
@@ -316,7 +313,6 @@ def test_an_array_that_was_set_reaches_workers_and_resume_says_where_to_go_on() 
     assert status("arrays.zarr").points["done"] == 70
 
 
-@pytest.mark.xfail(reason="cloudpickle names a module that workers cannot import", strict=True)
 def test_an_array_reaches_workers_of_a_study_whose_file_is_no_modules_name() -> None:
     write("my-arrays.py", CONSTANTS)
 

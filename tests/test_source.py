@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.source import code_hash, imported, prefixes, read_source
+from sweep.source import code_hash, imported, prefixes, reached
+from sweep.source import read_source as texts_of
 
 STUDY = '''"""A question."""
 
@@ -37,6 +38,10 @@ FILES = {
 }
 
 
+def source_of(file: Path) -> dict[str, str]:
+    return dict(texts_of(reached(file)))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     for name, text in FILES.items():
@@ -47,13 +52,13 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_source_is_the_study_and_what_it_reaches(folder):
-    source = read_source(folder / "top/study.py")
+    source = source_of(folder / "top/study.py")
 
     assert source == {name: text for name, text in FILES.items() if name != "top/unused.py"}
 
 
 def test_the_source_is_found_without_importing_it(folder):
-    read_source(folder / "top/study.py")
+    source_of(folder / "top/study.py")
 
     assert not [name for name in sys.modules if name.partition(".")[0] == "top"]
 
@@ -62,7 +67,7 @@ def test_a_loose_study_reaches_what_lies_beside_it(folder, monkeypatch):
     (folder / "random.py").write_text("import spots\n")  # named as one of the standard library
     (folder / "spots.py").write_text("import random\n")
 
-    assert list(read_source(folder / "random.py")) == ["random.py", "spots.py"]
+    assert list(source_of(folder / "random.py")) == ["random.py", "spots.py"]
 
 
 def test_installed_packages_are_left_out_unless_the_study_is_one_of_them(folder, monkeypatch):
@@ -73,14 +78,14 @@ def test_installed_packages_are_left_out_unless_the_study_is_one_of_them(folder,
     (folder / "loose.py").write_text("import one.study\n")
     monkeypatch.syspath_prepend(installed)
 
-    assert list(read_source(folder / "loose.py")) == ["loose.py"]
-    assert list(read_source(installed / "one/study.py")) == ["one/__init__.py", "one/study.py"]
+    assert list(source_of(folder / "loose.py")) == ["loose.py"]
+    assert list(source_of(installed / "one/study.py")) == ["one/__init__.py", "one/study.py"]
 
 
 def test_a_study_that_is_not_python_is_kept_as_text(folder):
     (folder / "broken.py").write_text("def fade(:\n")
 
-    source = read_source(folder / "broken.py")
+    source = source_of(folder / "broken.py")
 
     assert source == {"broken.py": "def fade(:\n"}
     assert code_hash(source) != code_hash({"broken.py": "def fade(::\n"})
@@ -144,13 +149,13 @@ def test_a_changed_statement_changes_the_code(edited):
 
 
 def test_an_edited_kernel_changes_the_code_of_the_study(folder):
-    before = code_hash(read_source(folder / "top/study.py"))
+    before = code_hash(source_of(folder / "top/study.py"))
     kernel = folder / "top/kernels/heat.py"
 
     kernel.write_text("# the same\n" + kernel.read_text())
-    same = code_hash(read_source(folder / "top/study.py"))
+    same = code_hash(source_of(folder / "top/study.py"))
     kernel.write_text(kernel.read_text().replace("+ 1", "+ 2"))
-    changed = code_hash(read_source(folder / "top/study.py"))
+    changed = code_hash(source_of(folder / "top/study.py"))
 
     assert same == before != changed
 

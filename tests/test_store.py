@@ -21,9 +21,11 @@ from sweep.journal import Journal, decode_line, encode_line, read_from
 from sweep.plan import Grid
 from sweep.progress import Quiet
 from sweep.run import Options, create_with, execute
+from sweep.status import status
 from sweep.store import BlockWriter, Store
 from sweep.store.chunks import DamagedChunkError, decode_chunk, encode_chunk
 from sweep.store.metadata import array_metadata
+from sweep.store.tables import Tables
 from sweep.study import Study
 from sweep.template import DONE, PENDING, STALE, Array, template
 
@@ -321,8 +323,6 @@ class TestTables:
         assert "def height" in json.loads(runs.source.item())["throw.py"]
 
     def test_grow_by_appending_only(self, throw: Study, tmp_path: Path) -> None:
-        from sweep.store.tables import Tables
-
         store = make(throw, tmp_path / "s.zarr", 5, 1)
         store.begin_run({"state": "running", "started": 1.0, "argv": ["x"]})
         journal = Journal(store.journal_folder)
@@ -337,6 +337,45 @@ class TestTables:
             before = xr.open_zarr(store.path, group="tasks", chunks=None)
         assert before is not None
         assert before.block.values.tolist() == [0, 1, 2, 3]
+
+    def test_are_folded_anew_where_it_is_lost_how_far_they_were(
+        self, throw: Study, tmp_path: Path
+    ) -> None:
+        self.run(throw, tmp_path / "s.zarr")
+        before = xr.open_zarr(tmp_path / "s.zarr", group="tasks").load()
+        for file in (tmp_path / "s.zarr/.sweep/folds").iterdir():
+            file.unlink()
+        self.run(throw, tmp_path / "s.zarr")
+        xr.testing.assert_equal(xr.open_zarr(tmp_path / "s.zarr", group="tasks").load(), before)
+
+    def test_wait_with_a_record_until_its_block_is_committed(
+        self, throw: Study, tmp_path: Path
+    ) -> None:
+        store = make(throw, tmp_path / "s.zarr", 5, 1)
+        store.begin_run({"state": "running", "started": 1.0, "argv": ["x"], "engine": ""})
+        event = {"place": {"speed": 0, "time": 0}, "kind": "failed", "error_type": "E", "error": ""}
+        record = {"run": 1, "block": 0, "status": "done", "started": 1.0, "points": 4}
+        record["compute_seconds"] = 0.5
+        Journal(store.journal_folder).append({**record, "ended": 2.0, "events": [event]})
+        Tables(store).fold()
+        assert xr.open_zarr(store.path, group="tasks").sizes == {"task": 0}
+        assert status(store.path).failures == ()
+        Journal(store.journal_folder).append({**record, "ended": 3.0, "events": []})
+        fill_block(store, throw, 0)
+        Tables(store).fold()
+        tasks = xr.open_zarr(store.path, group="tasks").load()
+        assert tasks.status.values.tolist() == ["lost", "done"]
+        assert xr.open_zarr(store.path, group="events").sizes == {"event": 0}
+        assert status(store.path).failures == ()
+
+    def test_say_when_the_dataset_was_modified(self, throw: Study, tmp_path: Path) -> None:
+        make(throw, tmp_path / "s.zarr", 5, 1)
+        before = xr.open_zarr(tmp_path / "s.zarr").attrs["date_modified"]
+        root = json.loads((tmp_path / "s.zarr/zarr.json").read_text())
+        root["attributes"]["date_modified"] = "2020-01-01T00:00:00+00:00"
+        (tmp_path / "s.zarr/zarr.json").write_text(json.dumps(root))
+        after = self.run(throw, tmp_path / "s.zarr").attrs["date_modified"]
+        assert after >= before
 
     def test_keep_the_tree_open_for_xarray(self, throw: Study, tmp_path: Path) -> None:
         self.run(throw, tmp_path / "s.zarr")

@@ -6,7 +6,8 @@ import pytest
 
 from sweep.definition import Axis, Coord, Pipeline
 from sweep.errors import DefinitionError, StudyError
-from sweep.study import load_module, load_study, module_at, split_reference, study_of
+from sweep.modules import load_module, module_at
+from sweep.study import load_study, split_reference, study_of
 
 FADE = '''"""How fast does a spot fade?
 

@@ -44,6 +44,27 @@ pipeline = Pipeline(add, axes=[Axis("n", [10, 20, 30])])
 '''
 
 
+COMPILING_LATE = '''"""A study that imports numba where it uses it."""
+
+from typing import Annotated
+
+from sweep import Axis, Pipeline, Var
+
+compiled = []
+
+
+def late(n: int) -> Annotated[float, Var(())]:
+    import numba
+
+    if not compiled:
+        compiled.append(numba.njit(lambda n: n + 0.5))
+    return compiled[0](n)
+
+
+pipeline = Pipeline(late, axes=[Axis("n", [1, 2, 3])])
+'''
+
+
 class Watch:
     """A clock that stands still but for what a model says that it takes."""
 
@@ -103,6 +124,23 @@ class TestCompiling:
         compiling = xr.open_zarr(tmp_path / "s.zarr", group="tasks").compile_seconds.max()
         each = xr.open_zarr(tmp_path / "s.zarr").point_seconds
         assert 0 < each.max() < compiling / 2
+
+    def test_is_told_apart_also_where_the_function_imports_numba_itself(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "path", sys.path.copy())
+        file = tmp_path / "compiling_late.py"
+        file.write_text(COMPILING_LATE)
+        code = (
+            "import sweep, sys, xarray as xr\n"
+            f"sweep.run({str(file)!r}, 's.zarr', on='serial')\n"
+            "seconds = xr.open_zarr('s.zarr', group='tasks').sortby('block').compile_seconds\n"
+            "print(seconds.values[0] > 0.01, seconds.values[1:].tolist())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.stdout == "True [0.0, 0.0]\n", done.stderr
 
     def test_is_no_part_of_a_timed_point(self, file: Path) -> None:
         study = load_study(str(file))

@@ -1,7 +1,7 @@
 """What a scientist declares: axes, coordinates, outputs, needs, and the functions between them.
 
 Everything here is a value that is checked when it is made, so that a wrong definition never
-gets as far as a run. Nothing here touches a disk, a clock or a worker.
+gets as far as a run. Nothing here touches a disk or a worker.
 """
 
 from sweep.definition.axis import Axis as Axis

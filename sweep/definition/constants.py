@@ -44,6 +44,15 @@ def restored(told: Any) -> Any:
     return [restored(item) for item in told] if isinstance(told, list) else told
 
 
+def told_text(told: Any) -> str:
+    """Return what `plain` returned as a person would write it."""
+    if is_whole(told):
+        return repr(restored(told))
+    if isinstance(told, dict) and "array" in told:
+        return f"an array of shape {tuple(told['array'])} ({told['values'][2:10]})"
+    return str(told["repr"]) if isinstance(told, dict) and "repr" in told else repr(told)
+
+
 def digest(column: np.ndarray) -> str:
     """Return the kind and the SHA-256 of an array's values."""
     text = json.dumps(column.tolist(), ensure_ascii=False) if column.dtype.kind == "U" else None

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property
@@ -55,6 +56,7 @@ class Pipeline:
     units: Mapping[str, str]
     entropy: int
     constants: Mapping[str, Any] = field(default_factory=dict)  # those set by a caller
+    made: float = 0.0  # when [s since 1970]: was the file that made it edited since?
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Pipeline:
         entropy: int = 0,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
+        object.__setattr__(self, "made", time.time())
         several = stages if isinstance(stages, (list, tuple)) else (stages,)
         made = tuple(s if isinstance(s, Stage) else Stage(s) for s in several)
         object.__setattr__(self, "stages", made)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.definition.constants import digest, plain
+from sweep.definition.constants import digest, plain, told_text
 from sweep.definition.output import Inner
 from sweep.definition.pipeline import Pipeline
 
@@ -94,6 +94,8 @@ def differences_of(word: str, before: dict[str, Any], after: dict[str, Any]) -> 
 
 
 def _changed(what: str, before: Any, after: Any) -> str:
+    if what.startswith("constant "):
+        return f"{what} was {told_text(before)}, now {told_text(after)}"
     if not isinstance(before, dict) or not isinstance(after, dict):
         return f"{what} was {before!r}, now {after!r}"
     if before.get("size") != after.get("size"):

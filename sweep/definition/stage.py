@@ -92,7 +92,8 @@ class Parameter:
             raise DefinitionError(f"{what} is {value!r}, with half of a surrogate pair.")
         plain = self.plain_types
         if plain is None:
-            return value
+            is_pair = {type(value), self._origin} == {list, tuple}
+            return self._origin(value) if is_pair else value  # what the command line writes
         if self.choices and value not in self.choices:
             raise DefinitionError(
                 f"{what} is {value!r}. {did_you_mean(str(value), map(str, self.choices))}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from sweep.definition import Pipeline
 from sweep.definition.specification import canonical_json, specification, specification_hash
-from sweep.durable import create_file, replace_file, sync_folder
+from sweep.durable import create_file, make_folders, replace_file, sync_folder
 from sweep.errors import StoreError
 from sweep.plan import Grid
 from sweep.store import FORMAT, PRIVATE, Header, Store, exists, new_sweep_id
@@ -54,7 +54,7 @@ def create_store(
     path = path.absolute()
     building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.creating")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         building.mkdir()
         _build(building, pipeline, grid, arrays, study, attributes)
         building.rename(path)
@@ -122,7 +122,7 @@ def _build(
 
 
 def _write_private(folder: Path, header: Header, pipeline: Pipeline) -> None:
-    for name in ("runs", "journal"):
+    for name in ("runs", "journal", "folds"):
         (folder / name).mkdir(parents=True)
     create_file(folder / "header.json", header.encode())
     buffer = BytesIO()

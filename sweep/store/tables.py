@@ -13,6 +13,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -151,9 +152,9 @@ class Tables:
 
     def _publish(self, number: int, state: dict[str, Any]) -> None:
         new = self._state_file(number)
-        new.parent.mkdir(exist_ok=True)
         replace_file(new, json.dumps(state).encode())
         sync_folder(new.parent)
+        sync_folder(self.store.path)  # the tables' own folders
         found = {"events_found": state["events_found"]}
         consolidate(
             self.store.path,
@@ -170,9 +171,11 @@ class Tables:
         return self.store.private / "folds" / f"{number}.json"
 
     def _read_state(self, number: int) -> dict[str, Any]:
-        if number == 0:
-            return {"tasks": 0, "events": 0, "events_found": 0, "offsets": {}, "runs": []}
-        state: dict[str, Any] = json.loads(self._state_file(number).read_bytes())
+        state: dict[str, Any] = {"tasks": 0, "events": 0, "events_found": 0}
+        state |= {"offsets": {}, "runs": []}
+        if number:
+            with suppress(FileNotFoundError):  # then all is folded anew
+                state = json.loads(self._state_file(number).read_bytes())
         return state
 
     def _new_records(self, offsets: Mapping[str, int]) -> tuple[list[Record], dict[str, int]]:
