@@ -12,6 +12,8 @@
 15.095
 """
 
+from sweep.api import plan as plan
+from sweep.api import run as run
 from sweep.dataset import open_dataset as open_dataset
 from sweep.definition import Axis as Axis
 from sweep.definition import Coord as Coord
@@ -20,6 +22,4 @@ from sweep.definition import Pipeline as Pipeline
 from sweep.definition import Stage as Stage
 from sweep.definition import Var as Var
 from sweep.errors import SweepError as SweepError
-from sweep.run import plan as plan
-from sweep.run import run as run
 from sweep.status import status as status

@@ -148,7 +148,7 @@ def resume(
     """Compute what is missing in STORE, and nothing else."""
     study = load_study(pipeline) if pipeline else None
     options = Options(on, workers, tls_dir, dashboard)
-    return _finish(resume_store(store, options, _reporter(), study))
+    return _finish(resume_store(store.expanduser(), options, _reporter(), study))
 
 
 @_command

@@ -29,7 +29,7 @@ def open_dataset(store: str | Path, *, mask: bool = False) -> "xarray.Dataset":
     """
     import xarray
 
-    path = Path(store)
+    path = Path(store).expanduser()
     if not exists(path):
         raise StoreError(f"{path} is no sweep's store. Make one: sweep run PIPELINE {path}")
     dataset: xarray.Dataset = xarray.open_zarr(path, chunks=None)

@@ -12,7 +12,7 @@ from sweep.definition import Pipeline
 from sweep.definition.constants import is_whole, plain
 from sweep.durable import replace_file, sync_folder
 from sweep.engines import Done, Engine, Lost, Raised
-from sweep.errors import disk_error, raised_error
+from sweep.errors import DefinitionError, disk_error, raised_error
 from sweep.plan import (
     OWN_BLOCK_BYTES,
     Cost,
@@ -28,6 +28,7 @@ PILOT_SECONDS = 1.0  # for all timed points together, before a run
 PLAN_SECONDS = 5.0  # the same for ``sweep plan``, whose answer they are
 PATIENCE_SECONDS = 20.0  # for the first, its compilers included; then its worker is ended
 FEW_POINTS = 64  # not worth timing: each is a block of its own
+MOST_BLOCKS = 10_000_000
 TABLE_FILES = 110  # the tables' columns, the metadata, what lies in .sweep
 
 
@@ -96,15 +97,27 @@ def needs_timing(pipeline: Pipeline) -> bool:
 def choose_grid(
     pipeline: Pipeline, timing: Timing | None, workers: int, commit_seconds: float
 ) -> Grid:
-    """Return how to cut a sweep into blocks; points alone where `timing` is None."""
+    """Return how to cut a sweep into blocks; points alone where `timing` is None.
+
+    Raises
+    ------
+    DefinitionError
+        If they would be more than any disk holds as files.
+    """
     shape = tuple(pipeline.dims.values())
-    if timing is None:
-        return Grid(shape, (1,) * len(shape))
-    largest, together, count = sizes(pipeline)
-    cost = Cost(
-        timing.slowest, largest, together, count, commit_seconds, pipeline.needs.memory_bytes
-    )
-    return Grid(shape, block_shape(shape, points_per_block(math.prod(shape), workers, cost)))
+    block = (1,) * len(shape)
+    if timing is not None:
+        largest, together, count = sizes(pipeline)
+        memory = pipeline.needs.memory_bytes
+        cost = Cost(timing.slowest, largest, together, count, commit_seconds, memory)
+        block = block_shape(shape, points_per_block(math.prod(shape), workers, cost))
+    grid = Grid(shape, block)
+    if grid.blocks > MOST_BLOCKS:
+        raise DefinitionError(
+            f"The sweep has {grid.points:.3g} points in {grid.blocks:.3g} blocks; the most is "
+            f"{MOST_BLOCKS:.0e} blocks. Take fewer values, or several stores."
+        )
+    return grid
 
 
 def time_a_few(

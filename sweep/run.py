@@ -6,24 +6,20 @@ costs no more than the blocks in flight.
 
 import math
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import time
-import warnings
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sweep.dataset import open_dataset
 from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
 from sweep.drive import Drive, Stop, Tally
 from sweep.engines import Engine, make_engine, usable_cores
-from sweep.errors import EngineError, EngineLost, StudyError, short_path, writing
+from sweep.errors import EngineError, StudyError, resume_command, short_path, writing
 from sweep.forecast import (
     PILOT_SECONDS,
     PLAN_SECONDS,
@@ -36,16 +32,12 @@ from sweep.forecast import (
     time_a_few,
 )
 from sweep.plan import Block, Grid, Plan
-from sweep.progress import Lines, Progress, Reporter
+from sweep.progress import Reporter
 from sweep.provenance import gather
-from sweep.status import status
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
 from sweep.store.tables import Tables, iso_time
-from sweep.study import Study, load_study, study_of
-
-if TYPE_CHECKING:  # xarray takes half a second to import
-    import xarray
+from sweep.study import Study, load_study
 
 FOLD_SECONDS = 30.0  # between two renewals of the tables
 
@@ -106,109 +98,6 @@ class Summary:
         return self.tally.compute_seconds / max(self.seconds * self.workers, 1e-9)
 
 
-# --- what a person calls -----------------------------------------------------------------
-
-
-def run(
-    pipeline: Pipeline | str,
-    store: str | Path | None = None,
-    *,
-    on: str | Executor = "dask",
-    workers: int | None = None,
-    tls_dir: str | Path | None = None,
-    dashboard: bool = False,
-    **values: Any,
-) -> "xarray.Dataset":
-    """Compute what is missing of a sweep and return its dataset.
-
-    Parameters
-    ----------
-    pipeline
-        A pipeline, or where one is: ``"pipelines/heat_flow.py"``.
-    store
-        Where the dataset is or shall be. None: a temporary one; the dataset returned is in
-        memory then.
-    on
-        The engine: ``"dask"``, ``"processes"``, ``"serial"``, the ``tls://host:port`` of a Dask
-        scheduler, or an executor.
-    workers
-        Worker processes; by default as many as the cores hold.
-    tls_dir
-        Folder with the certificates of a Dask scheduler that runs.
-    dashboard
-        Serve Dask's dashboard on the loopback interface.
-    **values
-        Parameters to set: a list makes an axis, one value a constant.
-
-    Raises
-    ------
-    DefinitionError
-        If a value does not fit.
-    StoreMismatch
-        If the store holds another sweep.
-    WorkerError
-        If a worker cannot import the study or write the store.
-    EngineError
-        If the engine cannot be started, or blocks lost their workers again and again.
-    KeyboardInterrupt
-        If Ctrl-C stopped it; what is done stays done.
-    """
-    study, found = _find(pipeline)
-    options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
-    bound = found.with_values(**values)
-    if store is not None:
-        path = Path(store).expanduser()
-        _check(execute(bound, study, path, options, _reporter()))
-        return open_dataset(path)
-    folder = Path(tempfile.mkdtemp(prefix="sweep-"))
-    try:
-        _check(execute(bound, study, folder / "store.zarr", options, _reporter()))
-        return open_dataset(folder / "store.zarr").load()
-    finally:
-        shutil.rmtree(folder)
-
-
-def plan(
-    pipeline: Pipeline | str,
-    store: str | Path | None = None,
-    *,
-    workers: int | None = None,
-    **values: Any,
-) -> Forecast:
-    """Say what a sweep will cost, from a few timed points; nothing else is run or written.
-
-    Parameters are those of `run`.
-    """
-    study, found = _find(pipeline)
-    path = Path(store).expanduser() if store else None
-    return estimate(found.with_values(**values), study, path, workers)
-
-
-def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
-    if isinstance(pipeline, Pipeline):
-        return study_of(pipeline), pipeline
-    study = load_study(pipeline)
-    return study, study.pipeline
-
-
-def _reporter() -> Reporter:
-    return Progress() if sys.stderr.isatty() else Lines()
-
-
-def _check(summary: Summary) -> None:
-    if summary.interrupted:
-        raise KeyboardInterrupt(f"stopped; {summary.store} keeps what is done")
-    if summary.tally.lost_blocks:
-        raise EngineLost(lost_text(summary))
-    if summary.tally.failed:
-        first = status(summary.store).failures[0]
-        warnings.warn(
-            f"{summary.tally.failed} of {summary.tally.points} points failed, the first at "
-            f"{first.text}",
-            stacklevel=3,
-        )
-
-
 def lost_text(summary: Summary) -> str:
     """Say which blocks lost their workers too often."""
     block, reason = summary.tally.lost_blocks[0]
@@ -218,9 +107,6 @@ def lost_text(summary: Summary) -> str:
         f"the first at {block.start}: {reason}. If a point needs more memory than there is, "
         "give fewer --workers; then resume."
     )
-
-
-# --- the run ------------------------------------------------------------------------------
 
 
 def execute(
@@ -285,7 +171,7 @@ def remembered_study(store: Store) -> Study:
     if not file.exists():
         raise StudyError(
             f"The pipeline of {store.path} was in {file}, which is gone. Say where it is now: "
-            f"sweep resume {store.path} --pipeline FILE"
+            f"{resume_command(store.path)} --pipeline FILE"
         )
     return load_study(f"{file}:{reference['name']}")
 

@@ -64,7 +64,7 @@ def status(store: str | Path) -> Status:
     StoreError
         If there is no store.
     """
-    found = Store(Path(store))
+    found = Store(Path(store).expanduser())
     records = [
         record for path in journals(found.journal_folder) for record, _ in read_from(path, 0)
     ]

@@ -311,3 +311,12 @@ def test_a_reader_that_has_heard_enough_is_no_mistake_of_the_program(throw_file:
     assert title == "How high is a ball after a while, thrown straight up?"
     assert code in ("0", "141")  # it may have been quicker
     assert done.stderr == ""
+
+
+def test_a_sweep_that_no_disk_holds_is_refused(throw_file: Path) -> None:
+    huge = [f"{name}=0:1:60000" for name in ("speed", "time", "g")]
+    result = sweep("run", throw_file, *huge, "--on", "processes", "--workers", "1")
+    assert result.exit_code == 2
+    assert "The sweep has 2.16e+14 points" in result.stderr
+    assert "Take fewer values" in result.stderr
+    assert not Path("runs/throw.zarr").exists()

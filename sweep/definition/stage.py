@@ -37,12 +37,12 @@ class Parameter:
     stage: str
     units: str
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Any, ...]:
         """The values that a Literal annotation allows; empty if there is none."""
         return typing.get_args(self.annotation) if self._origin is Literal else ()
 
-    @property
+    @cached_property
     def _origin(self) -> Any:
         return typing.get_origin(self.annotation)
 
@@ -55,7 +55,7 @@ class Parameter:
             return " | ".join(repr(choice) for choice in self.choices)
         return getattr(self.annotation, "__name__", str(self.annotation).replace("typing.", ""))
 
-    @property
+    @cached_property
     def plain_types(self) -> frozenset[Any] | None:
         """Those of float, int, bool, str and None that it takes; None if anything else goes."""
         if self.choices:

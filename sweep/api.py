@@ -1,0 +1,121 @@
+"""What a person calls from Python: values in, ``run.py`` called, a dataset out."""
+
+import sys
+import tempfile
+import warnings
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.dataset import open_dataset
+from sweep.definition import Pipeline
+from sweep.errors import EngineLost
+from sweep.forecast import Forecast
+from sweep.progress import Lines, Progress, Reporter
+from sweep.run import Options, Summary, estimate, execute, lost_text
+from sweep.status import status
+from sweep.study import Study, load_study, study_of
+
+if TYPE_CHECKING:  # xarray takes half a second to import
+    import xarray
+
+
+def run(
+    pipeline: Pipeline | str,
+    store: str | Path | None = None,
+    *,
+    on: str | Executor = "dask",
+    workers: int | None = None,
+    tls_dir: str | Path | None = None,
+    dashboard: bool = False,
+    **values: Any,
+) -> "xarray.Dataset":
+    """Compute what is missing of a sweep and return its dataset.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline, or where one is: ``"pipelines/heat_flow.py"``.
+    store
+        Where the dataset is or shall be. None: a temporary one; the dataset returned is in
+        memory then.
+    on
+        The engine: ``"dask"``, ``"processes"``, ``"serial"``, the ``tls://host:port`` of a Dask
+        scheduler, or an executor.
+    workers
+        Worker processes; by default as many as the cores hold.
+    tls_dir
+        Folder with the certificates of a Dask scheduler that runs.
+    dashboard
+        Serve Dask's dashboard on the loopback interface.
+    **values
+        Parameters to set: a list makes an axis, one value a constant.
+
+    Raises
+    ------
+    DefinitionError
+        If a value does not fit.
+    StoreMismatch
+        If the store holds another sweep.
+    WorkerError
+        If a worker cannot import the study.
+    DiskError
+        If the store cannot be written.
+    EngineError
+        If the engine cannot be started (or, an EngineLost, is gone), or blocks lost their
+        workers again and again.
+    KeyboardInterrupt
+        If Ctrl-C stopped it; what is done stays done.
+    """
+    study, found = _find(pipeline)
+    options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
+    bound = found.with_values(**values)
+    if store is not None:
+        path = Path(store).expanduser()
+        _check(execute(bound, study, path, options, _reporter()))
+        return open_dataset(path)
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        path = Path(folder) / "store.zarr"
+        _check(execute(bound, study, path, options, _reporter()))
+        return open_dataset(path).load()
+
+
+def plan(
+    pipeline: Pipeline | str,
+    store: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    **values: Any,
+) -> Forecast:
+    """Say what a sweep will cost, from a few timed points; nothing else is run or written.
+
+    Parameters are those of `run`.
+    """
+    study, found = _find(pipeline)
+    path = Path(store).expanduser() if store else None
+    return estimate(found.with_values(**values), study, path, workers)
+
+
+def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
+    if isinstance(pipeline, Pipeline):
+        return study_of(pipeline), pipeline
+    study = load_study(pipeline)
+    return study, study.pipeline
+
+
+def _reporter() -> Reporter:
+    return Progress() if sys.stderr.isatty() else Lines()
+
+
+def _check(summary: Summary) -> None:
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if summary.tally.lost_blocks:
+        raise EngineLost(lost_text(summary))
+    if summary.tally.failed:
+        first = status(summary.store).failures[0]
+        warnings.warn(
+            f"{summary.tally.failed} of {summary.tally.points} points failed, the first at "
+            f"{first.text}",
+            stacklevel=3,
+        )
