@@ -3,29 +3,23 @@
 A point that fails is an outcome, with its exception on record, and costs no other point.
 """
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from sweep.definition import Pipeline, Stage
-from sweep.definition.constants import plain
-from sweep.definition.specification import canonical_json
+from sweep.calls import Calls, Columns, Values
+from sweep.definition import Pipeline
 from sweep.errors import Dropped, OutputError, text_of
-from sweep.memo import Memo, frozen, read_only
 from sweep.plan import Block
 from sweep.template import DONE, FAILED, Array, block_arrays, template
 
-Values = dict[str, Any]
 Event = dict[str, Any]
 Place = tuple[int, ...]
-Columns = dict[str, Any]  # name -> array or list with one value a point
 
 LONGEST_ERROR = 2000  # characters of an exception's text that are kept
 SHORTEST_SECONDS = 1e-9  # a point's time is above nothing, whatever the clock's resolution
@@ -38,18 +32,6 @@ class Computed:
     arrays: dict[str, np.ndarray]  # every output, and point_seconds
     status: np.ndarray
     events: list[Event]
-
-
-def stream(entropy: int, stage: str, parameters: Mapping[str, Any]) -> np.random.Generator:
-    """Return the random numbers of one stage at one point.
-
-    They depend on the entropy, the stage and the values of the parameters that it depends on,
-    and on nothing else: not on the engine, the order, a retry, or the rest of the sweep.
-    """
-    text = canonical_json([stage, {name: plain(value) for name, value in parameters.items()}])
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    words = np.frombuffer(digest, "<u4").tolist()
-    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=words))
 
 
 class Evaluator:
@@ -68,7 +50,7 @@ class Evaluator:
         self._clock = clock
         arrays = block_arrays(template(pipeline))
         self._arrays = {a.name: a for a in arrays if a.name not in ("status", "run")}
-        self._calls = _Calls(pipeline)
+        self._calls = Calls(pipeline)
         self._vectorized = any(stage.vectorized for stage in pipeline.stages)
         self._sizes = {
             name: {dim: pipeline.inner[dim].size for dim in var.dims}
@@ -234,148 +216,6 @@ class Evaluator:
     def _maker(self, output: str) -> str:
         stage = next(stage for stage in self.pipeline.stages if output in stage.outputs)
         return f"{stage.name}()"
-
-
-class _Calls:
-    """Calls a pipeline's stages, each with what it asks for by name.
-
-    Each output goes out as soon as it is made, and later stages see it read-only: what a
-    stage does to its arguments changes no output, no other stage and no other point.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._constants = _Constants(pipeline.fixed)
-        self._memo = Memo(pipeline.needs.memory_bytes // 4)
-        self._stages = [_Wired(stage, pipeline) for stage in pipeline.stages]
-
-    def for_point(self, swept: Values) -> Iterator[tuple[str, Any]]:
-        """Call the stages for one point, and yield each stored output as it is made."""
-        known = self._constants.fresh() | swept
-        for wired in self._stages:
-            answer = self._call(wired, known)
-            for name in wired.stored:
-                yield name, answer if name == wired.name else _field(wired, answer, name)
-            if wired is self._stages[-1]:
-                return
-            answer = read_only(answer)
-            known[wired.name] = answer
-            for name in wired.fields:
-                known[name] = _field(wired, answer, name)
-
-    def for_block(self, columns: Columns, points: int) -> Iterator[tuple[str, Any]]:
-        """Call the stages for a block, and yield each stored output (points, ...) as it is made.
-
-        `columns` are those of what is swept, each of shape (points,).
-        """
-        known = {name: read_only(column) for name, column in columns.items()}
-        for wired in self._stages:
-            call = self._call_vectorized if wired.vectorized else self._call_each
-            made = call(wired, known, points)
-            for name in wired.stored:
-                yield name, made[name]
-            known |= {name: read_only(column) for name, column in made.items()}
-
-    def _call(self, wired: "_Wired", known: Values) -> Any:
-        if not wired.remembered:
-            return self._called(wired, known)
-        own = {name: plain(known[name]) for name in wired.depends}
-        key = canonical_json([wired.name, own])
-        return self._memo.get(key, lambda: self._called(wired, known))
-
-    def _called(self, wired: "_Wired", known: Values) -> Any:
-        arguments = {name: known[name] for name in wired.arguments}
-        if wired.takes_rng:
-            arguments["rng"] = self._stream(wired, known)
-        return wired.function(**arguments)
-
-    def _call_each(self, wired: "_Wired", known: Columns, points: int) -> Columns:
-        answers = []
-        for one in self._rows(known, points):
-            answer = self._call(wired, one)
-            kept = frozen(answer)  # a function may hand out one buffer again and again
-            answers.append(kept[0] if kept else answer)
-        columns = {name: [_field(wired, a, name) for a in answers] for name in wired.fields}
-        return {wired.name: answers, **columns}
-
-    def _call_vectorized(self, wired: "_Wired", known: Columns, points: int) -> Columns:
-        constants = self._constants.fresh()
-        arguments: Values = {
-            name: np.asarray(known[name]) if name in known else constants[name]
-            for name in wired.arguments
-        }
-        if wired.takes_rng:
-            rows = self._rows(known, points)
-            arguments["rng"] = [self._stream(wired, one) for one in rows]
-        answer = wired.function(**arguments)
-        if not wired.fields:
-            return {wired.name: _column(wired, wired.name, answer, points)}
-        return {
-            name: _column(wired, name, _field(wired, answer, name), points) for name in wired.fields
-        }
-
-    def _stream(self, wired: "_Wired", known: Values) -> np.random.Generator:
-        own = {name: known[name] for name in wired.depends}
-        return stream(self._pipeline.entropy, wired.name, own)
-
-    def _rows(self, columns: Columns, points: int) -> Iterable[Values]:
-        """Yield what is known of each point, swept parameters as plain numbers."""
-        lists = {
-            name: column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
-            for name, column in columns.items()
-        }
-        for i in range(points):
-            yield self._constants.fresh() | {name: column[i] for name, column in lists.items()}
-
-
-class _Constants:
-    """The parameters that are not swept, as each call may have them."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        kept = {name: frozen(value) for name, value in values.items()}
-        self._shared = {name: one[0] for name, one in kept.items() if one is not None}
-        others = {name: value for name, value in values.items() if name not in self._shared}
-        containers = (list, dict, set, bytearray, tuple)
-        self._copied = {n: v for n, v in others.items() if isinstance(v, containers)}
-        self._shared |= {n: v for n, v in others.items() if n not in self._copied}
-
-    def fresh(self) -> Values:
-        """Return all of them, those that a call could change as copies."""
-        return self._shared | (deepcopy(self._copied) if self._copied else {})
-
-
-class _Wired:
-    """A stage with what has to be known of it at every call."""
-
-    def __init__(self, stage: Stage, pipeline: Pipeline) -> None:
-        self.name = stage.name
-        self.function = stage.function
-        self.vectorized = stage.vectorized
-        self.arguments = [name for name in stage.parameters if name != "rng"]
-        self.takes_rng = "rng" in stage.parameters
-        self.depends = pipeline.depends(stage)
-        self.fields = stage.fields or ()
-        self.stored = [name for name, var in stage.outputs.items() if var]
-        self.remembered = not stage.vectorized and not any(stage.outputs.values())
-
-
-def _field(wired: _Wired, answer: Any, name: str) -> Any:
-    try:
-        return getattr(answer, name)
-    except AttributeError:
-        raise OutputError(
-            f"{wired.name}() returned {type(answer).__name__}; it declares a NamedTuple with "
-            f"{', '.join(wired.fields)}."
-        ) from None
-
-
-def _column(wired: _Wired, name: str, column: Any, points: int) -> Any:
-    if np.ndim(column) == 0 or len(column) != points:
-        raise OutputError(
-            f"{wired.name}() was given {points} points and returned '{name}' with shape "
-            f"{np.shape(column)}; its first dimension is the points'."
-        )
-    return column
 
 
 def _at(array: np.ndarray, here: Place) -> np.ndarray:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep import Axis, Coord, Pipeline, Stage, Var
+from sweep.calls import stream
 from sweep.memo import Memo
 from sweep.plan import Grid
 from sweep.study import Study
-from sweep.task import Computed, Evaluator, stream
+from sweep.task import Computed, Evaluator
 from sweep.template import DONE, FAILED
 
 
