@@ -1,6 +1,5 @@
 """What a person calls from Python: values in, ``run.py`` called, a dataset out."""
 
-import sys
 import tempfile
 import warnings
 from concurrent.futures import Executor
@@ -9,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.dataset import open_dataset
 from sweep.definition import Pipeline
-from sweep.errors import EngineLost
+from sweep.errors import DefinitionError, EngineLost
 from sweep.forecast import Forecast
-from sweep.progress import Lines, Progress, Reporter
+from sweep.progress import make_reporter
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.status import status
+from sweep.store import store_path
 from sweep.study import Study, load_study, study_of
+from sweep.within import refuse_within
 
 if TYPE_CHECKING:  # xarray takes half a second to import
     import xarray
 
 
 def run(
-    pipeline: Pipeline | str,
+    pipeline: Pipeline | str | Path,
     store: str | Path | None = None,
     *,
     on: str | Executor = "dask",
@@ -67,21 +68,22 @@ def run(
     KeyboardInterrupt
         If Ctrl-C stopped it; what is done stays done.
     """
+    refuse_within()
     study, found = _find(pipeline)
     options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
     bound = found.with_values(**values)
     if store is not None:
-        path = Path(store).expanduser()
-        _check(execute(bound, study, path, options, _reporter()))
+        path = store_path(store)
+        _check(execute(bound, study, path, options, make_reporter()))
         return open_dataset(path)
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         path = Path(folder) / "store.zarr"
-        _check(execute(bound, study, path, options, _reporter()))
+        _check(execute(bound, study, path, options, make_reporter()))
         return open_dataset(path).load()
 
 
 def plan(
-    pipeline: Pipeline | str,
+    pipeline: Pipeline | str | Path,
     store: str | Path | None = None,
     *,
     workers: int | None = None,
@@ -91,26 +93,28 @@ def plan(
 
     Parameters are those of `run`.
     """
+    refuse_within()
     study, found = _find(pipeline)
-    path = Path(store).expanduser() if store else None
+    path = store_path(store) if store else None
     return estimate(found.with_values(**values), study, path, workers)
 
 
-def _find(pipeline: Pipeline | str) -> tuple[Study | None, Pipeline]:
+def _find(pipeline: Pipeline | str | Path) -> tuple[Study | None, Pipeline]:
     if isinstance(pipeline, Pipeline):
         return study_of(pipeline), pipeline
-    study = load_study(pipeline)
+    if not isinstance(pipeline, (str, Path)):
+        raise DefinitionError(
+            f"{pipeline!r} is no Pipeline and no file with one. Make one: "
+            "Pipeline(function, axes=[Axis(...)])."
+        )
+    study = load_study(str(pipeline))
     return study, study.pipeline
-
-
-def _reporter() -> Reporter:
-    return Progress() if sys.stderr.isatty() else Lines()
 
 
 def _check(summary: Summary) -> None:
     if summary.interrupted:
         raise KeyboardInterrupt
-    if summary.tally.lost_blocks:
+    if summary.tally.left:
         raise EngineLost(lost_text(summary))
     if summary.tally.failed:
         first = status(summary.store).failures[0]

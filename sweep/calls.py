@@ -10,6 +10,7 @@ import numpy as np
 from sweep.definition import Pipeline, Stage
 from sweep.definition.constants import plain
 from sweep.definition.specification import canonical_json
+from sweep.definition.stage import takes_lists
 from sweep.errors import OutputError
 from sweep.memo import Memo, frozen, read_only
 
@@ -23,10 +24,17 @@ def stream(entropy: int, stage: str, parameters: Mapping[str, Any]) -> np.random
     They depend on the entropy, the stage and the values of the parameters that it depends on,
     and on nothing else: not on the engine, the order, a retry, or the rest of the sweep.
     """
-    text = canonical_json([stage, {name: plain(value) for name, value in parameters.items()}])
+    told = {name: plain(_as_whole(value)) for name, value in parameters.items()}
+    text = canonical_json([stage, told])
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     words = np.frombuffer(digest, "<u4").tolist()
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=words))
+
+
+def _as_whole(value: Any) -> Any:
+    """Return 2 for 2.0: a half that joins an axis of whole numbers makes floats of them."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole else value
 
 
 class Calls:
@@ -48,7 +56,7 @@ class Calls:
         for wired in self._stages:
             answer = self._call(wired, known)
             for name in wired.stored:
-                yield name, answer if name == wired.name else _field(wired, answer, name)
+                yield name, _field(wired, answer, name) if name in wired.fields else answer
             if wired is self._stages[-1]:
                 return
             answer = read_only(answer)
@@ -92,11 +100,14 @@ class Calls:
         return {wired.name: answers, **columns}
 
     def _call_vectorized(self, wired: "Wired", known: Columns, points: int) -> Columns:
-        constants = self._constants.fresh()
         arguments: Values = {
-            name: np.asarray(known[name]) if name in known else constants[name]
-            for name in wired.arguments
+            name: np.asarray(known[name]) for name in wired.arguments if name in known
         }
+        constants = self._constants.fresh()
+        others = {name: constants[name] for name in wired.arguments if name not in known}
+        for name in self._columns_of(wired, others, has_columns=bool(arguments)):
+            others[name] = np.full(points, others[name])
+        arguments |= others
         if wired.takes_rng:
             rows = self._rows(known, points)
             arguments["rng"] = [self._stream(wired, one) for one in rows]
@@ -106,6 +117,18 @@ class Calls:
         return {
             name: _column(wired, name, _field(wired, answer, name), points) for name in wired.fields
         }
+
+    def _columns_of(self, wired: "Wired", others: Values, *, has_columns: bool) -> list[str]:
+        """Return which of the constants of a vectorized stage go to it as columns.
+
+        Those that are annotated as arrays; and if that leaves it without any column, so that
+        its answer could have no point dimension, those that a caller fixed, else all.
+        """
+        single = [n for n, value in others.items() if isinstance(value, (bool, int, float, str))]
+        found = [name for name in single if name in wired.as_arrays]
+        if found or has_columns:
+            return found
+        return [name for name in single if name in self._pipeline.constants] or single
 
     def _stream(self, wired: "Wired", known: Values) -> np.random.Generator:
         own = {name: known[name] for name in wired.depends}
@@ -145,6 +168,7 @@ class Wired:
         self.function = stage.function
         self.vectorized = stage.vectorized
         self.arguments = [name for name in stage.parameters if name != "rng"]
+        self.as_arrays = {n for n in self.arguments if takes_lists(stage.parameters[n][0])}
         self.takes_rng = "rng" in stage.parameters
         self.depends = pipeline.depends(stage)
         self.fields = stage.fields or ()

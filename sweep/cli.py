@@ -22,11 +22,12 @@ from sweep.errors import (
     resume_command,
     short_path,
 )
-from sweep.progress import Lines, Progress, Reporter, clock_text
+from sweep.progress import clock_text, make_reporter
 from sweep.run import Options, Summary, estimate, execute, lost_text
 from sweep.run import resume as resume_store
 from sweep.status import Status, age_text
 from sweep.status import status as read_status
+from sweep.store import store_path
 from sweep.study import Study, load_study
 from sweep.values import parse_assignments
 
@@ -127,7 +128,7 @@ def run(
     """
     study, bound, store = _read(pipeline, store_and_values)
     options = Options(on, workers, tls_dir, dashboard)
-    return _finish(execute(bound, study, store, options, _reporter()))
+    return _finish(execute(bound, study, store, options, make_reporter()))
 
 
 @_command
@@ -148,7 +149,7 @@ def resume(
     """Compute what is missing in STORE, and nothing else."""
     study = load_study(pipeline) if pipeline else None
     options = Options(on, workers, tls_dir, dashboard)
-    return _finish(resume_store(store.expanduser(), options, _reporter(), study))
+    return _finish(resume_store(store_path(store), options, make_reporter(), study))
 
 
 @_command
@@ -201,6 +202,14 @@ def describe(pipeline: str) -> int:
         here = "" if here == default else here
         table.add_row(name, parameter.type_name, default, here, parameter.units)
     console.print(table)
+    if found.coords:
+        table = Table("coordinate", "length", "units", "meaning", box=None, title="Coordinates")
+        for coord in found.coords:
+            length = f"of {', '.join(coord.parameters)}"
+            if not coord.parameters:
+                length = str(len(coord.at({})))
+            table.add_row(coord.name, length, coord.units, coord.long_name)
+        console.print(table)
     table = Table("output", "dims", "type", "units", "meaning", box=None, title="Outputs")
     for name, var in found.outputs.items():
         table.add_row(name, ", ".join(var.dims), var.dtype, var.units, var.long_name)
@@ -208,7 +217,8 @@ def describe(pipeline: str) -> int:
     needs = found.needs
     minutes = f", at most {needs.minutes:g} minutes" if needs.minutes else ""
     gpus = f", {needs.gpus} GPUs" if needs.gpus else ""
-    console.print(f"A point needs {needs.cores} cores, {needs.memory}{gpus}{minutes}.")
+    cores = f"{needs.cores} core{'s' * (needs.cores > 1)}"
+    console.print(f"A point needs {cores}, {needs.memory}{gpus}{minutes}.")
     return ALL_DONE
 
 
@@ -254,16 +264,12 @@ def _read(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeline, Path]
     values = parse_assignments([word for word in rest if word not in paths], study.pipeline)
     bound = study.pipeline.with_values(**values)
     bound.check_complete()
-    return study, bound, Path(paths[0]).expanduser() if paths else _default_store(study)
+    return study, bound, store_path(paths[0]) if paths else _default_store(study)
 
 
 def _default_store(study: Study) -> Path:
     stem = study.file.stem if study.name == "pipeline" else f"{study.file.stem}-{study.name}"
     return Path("runs") / f"{stem}.zarr"
-
-
-def _reporter() -> Reporter:
-    return Progress() if sys.stderr.isatty() else Lines()
 
 
 # --- words -------------------------------------------------------------------------------
@@ -283,11 +289,7 @@ def _finish(summary: Summary) -> int:
             f"{clock_text(tally.write_seconds)} writing: efficiency {summary.efficiency:.0%}."
         )
     if summary.code_changed_since is not None:
-        click.echo(
-            f"The code has changed since run {summary.code_changed_since}; the points of this "
-            f"run have run={summary.run}.",
-            err=True,
-        )
+        click.echo(summary.code_text, err=True)
     store = short_path(summary.store)
     if tally.failed:
         _print_failures(read_status(summary.store))
@@ -296,7 +298,7 @@ def _finish(summary: Summary) -> int:
     if summary.interrupted:
         click.echo(f"\nStopped. Go on with: {resume_command(summary.store)}", err=True)
         return INTERRUPTED
-    if tally.lost_blocks:
+    if tally.left:
         click.echo(f"\n{lost_text(summary)}", err=True)
         return INCOMPLETE
     return SOME_FAILED if tally.failed else ALL_DONE

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import StoreError
-from sweep.store import exists
+from sweep.store import exists, store_path
 from sweep.template import DONE
 
 if TYPE_CHECKING:  # xarray takes half a second to import
@@ -29,7 +29,7 @@ def open_dataset(store: str | Path, *, mask: bool = False) -> "xarray.Dataset":
     """
     import xarray
 
-    path = Path(store).expanduser()
+    path = store_path(store)
     if not exists(path):
         raise StoreError(f"{path} is no sweep's store. Make one: sweep run PIPELINE {path}")
     dataset: xarray.Dataset = xarray.open_zarr(path, chunks=None)

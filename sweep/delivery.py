@@ -16,7 +16,8 @@ from typing import Any
 from sweep.definition import Pipeline
 from sweep.definition.constants import is_whole, plain
 from sweep.errors import DefinitionError, StudyError
-from sweep.study import Study, load_study
+from sweep.source import reached, read_source
+from sweep.study import Study, helpers_hash, load_study, script_of
 
 Message = Mapping[str, str]
 
@@ -53,7 +54,7 @@ def sent(pipeline: Pipeline, study: Study | None, on: object) -> Iterator[Messag
             raw = _pickled(dict(pipeline.constants) if study else pipeline)
             file.write_bytes(raw)
             pickle = {"pickle": str(file), "sha256": hashlib.sha256(raw).hexdigest()}
-            yield {**study.reference, **pickle} if study else pickle
+            yield {**(study.reference if study else _script(pipeline)), **pickle}
 
 
 def received(message: Message) -> Pipeline:
@@ -67,19 +68,32 @@ def received(message: Message) -> Pipeline:
     if "local" in message:
         return _local[message["local"]]
     if "file" not in message:
+        if "script" in message:
+            script = Path(message["script"])
+            _refuse_other_code(script, helpers_hash(script, read_source(reached(script))), message)
         found: Pipeline = _unpickled(message)
         return found
     study = load_study(f"{message['file']}:{message['name']}")
-    if study.reference["code"] != message["code"]:
-        raise StudyError(
-            f"{study.file} (or what it imports) is not the code that this run was started with: it "
-            "was edited since, or is another one on this machine. Points that are done are kept; "
-            "start the run again."
-        )
+    _refuse_other_code(study.file, study.reference["code"], message)
     if "pickle" not in message:
         return study.pipeline
     constants = {**study.pipeline.constants, **_unpickled(message)}
     return study.pipeline.having(study.pipeline.axes, constants)
+
+
+def _script(pipeline: Pipeline) -> dict[str, str]:
+    """Return the script of a pipeline, and the hash of the modules that workers import for it."""
+    script, source = script_of(pipeline)
+    return {"script": str(script), "code": helpers_hash(script, source)} if script else {}
+
+
+def _refuse_other_code(file: Path, code: str, message: Message) -> None:
+    if code != message["code"]:
+        raise StudyError(
+            f"{file} (or what it imports) is not the code that this run was started with: it was "
+            "edited since, or is another one on this machine. Points that are done are kept; "
+            "start the run again."
+        )
 
 
 def _unpickled(message: Message) -> Any:

@@ -22,6 +22,7 @@ from types import CodeType, ModuleType, TracebackType
 from sweep.definition import Pipeline
 from sweep.errors import StudyError, SweepError, text_of
 from sweep.source import Source, code_hash, module_name, reached, read_source
+from sweep.within import at_work
 
 # The texts of each study as this process imported it, or met it for the first time, and when.
 _sources: dict[Path, tuple[Source, float]] = {}
@@ -90,10 +91,11 @@ def load_module(file: Path) -> ModuleType:
     finder = _TextFinder(texts)
     sys.meta_path.insert(0, finder)
     try:
-        if is_packaged:
-            module = _import_from_package(root, name, file, texts)
-        else:
-            module = _import_loose(root, name, *own)
+        with at_work(f"while {file} was imported"):
+            if is_packaged:
+                module = _import_from_package(root, name, file, texts)
+            else:
+                module = _import_loose(root, name, *own)
     except SweepError:
         raise
     except (Exception, SystemExit) as error:
@@ -117,6 +119,11 @@ def has_changed(file: Path, made: float) -> bool:
             return True
         _sources[file] = read_source(modules), now
     return code_hash(_sources[file][0]) != code_hash(read_source(modules))
+
+
+def met(file: Path) -> Source:
+    """Return the texts of a script, and of what it reaches, as this process met them first."""
+    return _sources.setdefault(file, (read_source(reached(file)), time.time()))[0]
 
 
 def source_of(file: Path) -> Source:

@@ -113,3 +113,8 @@ class Progress(Quiet):
             completed=tally.points - tally.left,
             description=f"{counts}, {rate:.3g} points/s" if rate else counts,
         )
+
+
+def make_reporter() -> Reporter:
+    """Return a live bar where there is a terminal, else lines now and then."""
+    return Progress() if sys.stderr.isatty() else Lines()

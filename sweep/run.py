@@ -37,7 +37,7 @@ from sweep.provenance import gather
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
 from sweep.store.tables import Tables, iso_time
-from sweep.study import Study, load_study
+from sweep.study import Study, load_study, script_of
 
 FOLD_SECONDS = 30.0  # between two renewals of the tables
 
@@ -59,6 +59,8 @@ class Options:
         EngineError
             If there is no such engine, or an option does not go with it.
         """
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
+            raise EngineError(f"workers={self.workers!r}: give a whole number, at least 1.")
         is_remote = isinstance(self.on, str) and self.on.startswith("tls://")
         if self.workers and (is_remote or self.on == "serial"):
             raise EngineError(
@@ -93,6 +95,14 @@ class Summary:
     code_changed_since: int | None  # the run that had another code
 
     @property
+    def code_text(self) -> str:
+        """What to say where the code is another than that of an earlier run."""
+        return (
+            f"The code has changed since run {self.code_changed_since}; the points of this run "
+            f"have run={self.run}."
+        )
+
+    @property
     def efficiency(self) -> float:
         """The part of the workers' time that was spent in the stages."""
         return self.tally.compute_seconds / max(self.seconds * self.workers, 1e-9)
@@ -100,11 +110,13 @@ class Summary:
 
 def lost_text(summary: Summary) -> str:
     """Say which blocks lost their workers too often."""
+    if not summary.tally.lost_blocks:
+        return f"{summary.tally.left} points are left: the engine took no more work."
     block, reason = summary.tally.lost_blocks[0]
     count = len(summary.tally.lost_blocks)
     return (
-        f"{count} block{'s' * (count > 1)} lost their workers again and again and stay pending, "
-        f"the first at {block.start}: {reason}. If a point needs more memory than there is, "
+        f"{count} block{'s' * (count > 1)} lost a worker again and again and stayed pending, the "
+        f"first at {block.start}: {reason}. If a point needs more memory than there is, "
         "give fewer --workers; then resume."
     )
 
@@ -270,17 +282,19 @@ class _Running:
 
     def _opening(self, todo: Plan) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
+        link = getattr(self.engine, "dashboard_link", "")
+        shown = f", dashboard at {link}" if link else ""
         blocks = f"{todo.blocks_left} block{'s' * (todo.blocks_left > 1)}"
         workers = f"{self.engine.capacity} worker{'s' * (self.engine.capacity > 1)}"
         return (
             f"{short_path(self.store.path)}: {todo.points_left} of {todo.grid.points} points to do"
-            f"{axes and f' ({axes})'}, {blocks}, on {self.engine.name}, {workers}"
+            f"{axes and f' ({axes})'}, {blocks}, on {self.engine.name}, {workers}{shown}"
         )
 
     def _describe(self, number: int) -> None:
         """Take down who and what runs, beside the first points and not before them."""
         study = self.study
-        file, source = (study.file, study.source) if study else (None, {})
+        file, source = (study.file, study.source) if study else script_of(self.pipeline)
         self.record |= gather(file, source, sys.argv)
         self.store.update_run(number, self.record)
 

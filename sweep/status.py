@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.journal import Record, journals, read_from
-from sweep.store import Store
+from sweep.store import Store, store_path
 
 RECENT_SECONDS = 60.0  # the rate is that of the last minute
 
@@ -64,7 +64,7 @@ def status(store: str | Path) -> Status:
     StoreError
         If there is no store.
     """
-    found = Store(Path(store).expanduser())
+    found = Store(store_path(store))
     records = [
         record for path in journals(found.journal_folder) for record, _ in read_from(path, 0)
     ]

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,8 +18,15 @@ from types import ModuleType
 
 from sweep.definition import Pipeline
 from sweep.errors import StudyError, did_you_mean, short_path
-from sweep.modules import file_of, has_changed, load_module, replaced_modules, source_of
-from sweep.source import code_hash
+from sweep.modules import (
+    file_of,
+    has_changed,
+    load_module,
+    met,
+    replaced_modules,
+    source_of,
+)
+from sweep.source import Source, code_hash, reached, read_source
 
 DEFAULT_NAME = "pipeline"
 
@@ -92,6 +100,38 @@ def study_of(pipeline: Pipeline) -> Study | None:
         if (file := file_of(module)) is not None:
             raise _changed(file, name)
     return None
+
+
+def script_of(pipeline: Pipeline) -> tuple[Path | None, Source]:
+    """Return the script that made a pipeline which no study holds, and the texts of its code.
+
+    In a notebook there is no file, and the texts are those of the functions, by their names.
+
+    Raises
+    ------
+    StudyError
+        If a module that the script reaches has changed since this process met it.
+    """
+    file = file_of(sys.modules.get(pipeline.stages[-1].function.__module__))
+    if file is not None and file.is_file():
+        source = met(file)
+        if helpers_hash(file, read_source(reached(file))) != helpers_hash(file, source):
+            raise StudyError(
+                f"A module that {file} imports has changed since it was imported here. Start "
+                "Python again."
+            )
+        return file, source
+    texts = {}
+    for stage in pipeline.stages:
+        with suppress(OSError, TypeError):  # typed at a prompt
+            texts[stage.name] = inspect.getsource(stage.function)
+    return None, texts
+
+
+def helpers_hash(script: Path, source: Source) -> str:
+    """Return the hash of the code that a script reaches, without its own."""
+    own = f"{script.stem}.py"
+    return code_hash({name: text for name, text in source.items() if name != own})
 
 
 def _changed(file: Path, name: str) -> StudyError:

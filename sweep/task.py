@@ -17,6 +17,7 @@ from sweep.definition import Pipeline
 from sweep.errors import Dropped, OutputError, text_of
 from sweep.plan import Block
 from sweep.template import DONE, FAILED, Array, block_arrays, template
+from sweep.within import at_work
 
 Event = dict[str, Any]
 Place = tuple[int, ...]
@@ -65,11 +66,12 @@ class Evaluator:
             for name, array in self._arrays.items()
         }
         computed = Computed(arrays, np.full(block.shape, FAILED, np.uint8), [])
-        if self._vectorized:
-            self._compute_whole(block, computed)
-        else:
-            for here, values in self._points(block):
-                self._compute_one(block, here, values, computed)
+        with at_work("within a point of another one"):
+            if self._vectorized:
+                self._compute_whole(block, computed)
+            else:
+                for here, values in self._points(block):
+                    self._compute_one(block, here, values, computed)
         return computed
 
     def time(self, place: Mapping[str, int], copies: int) -> float:
@@ -77,16 +79,17 @@ class Evaluator:
         swept = self.pipeline.values_at(place)
         copies = copies if self._vectorized else 1
         start = self._clock()
-        try:
-            if self._vectorized:
-                columns = {name: np.full(copies, value) for name, value in swept.items()}
-                made = self._calls.for_block(columns, copies)
-            else:
-                made = self._calls.for_point(swept)
-            for _ in made:
-                pass
-        except (Exception, SystemExit):  # the run itself will take down why it failed
-            copies = 1
+        with at_work("within a point of another one"):
+            try:
+                if self._vectorized:
+                    columns = {name: np.full(copies, value) for name, value in swept.items()}
+                    made = self._calls.for_block(columns, copies)
+                else:
+                    made = self._calls.for_point(swept)
+                for _ in made:
+                    pass
+            except (Exception, SystemExit):  # the run itself will take down why it failed
+                copies = 1
         return (self._clock() - start) / copies
 
     # --- one point -----------------------------------------------------------------------
@@ -105,9 +108,7 @@ class Evaluator:
         start = self._clock()
         try:
             for name, value in self._calls.for_point(values):
-                checked = self._check(name, value, self._sizes_at(name, block, here))
-                where: tuple[int | slice, ...] = (*here, *(slice(n) for n in checked.shape))
-                computed.arrays[name][where] = checked
+                self._keep(name, value, block, here, computed)
         except BaseException as error:
             if isinstance(error, Dropped):
                 raise
@@ -124,7 +125,8 @@ class Evaluator:
         text = _report(error)
         if isinstance(error, OutputError):
             values = self.pipeline.values_at(place).items()
-            text += f" At {', '.join(f'{name}={value!r}' for name, value in values)}."
+            at = ", ".join(f"{name}={value!r}" for name, value in values)
+            text += f" At {at}." if at else ""
         computed.events.append(
             {
                 "place": place,
@@ -142,9 +144,7 @@ class Evaluator:
         corner = tuple(slice(n) for n in block.shape)
         try:
             for name, column in self._calls.for_block(self._columns(block), block.points):
-                sizes = self._sizes[name]
-                checked = self._check(name, column, {"point": block.points, **sizes})
-                computed.arrays[name][corner] = checked.reshape(*block.shape, *sizes.values())
+                self._keep_column(name, column, block, computed)
         except BaseException as error:
             if isinstance(error, Dropped):
                 raise
@@ -157,6 +157,22 @@ class Evaluator:
             computed.status[corner] = DONE
         each = (self._clock() - start) / block.points
         computed.arrays["point_seconds"][corner] = max(each, SHORTEST_SECONDS)
+
+    def _keep_column(self, name: str, column: Any, block: Block, computed: Computed) -> None:
+        """Store an output of all points of a block; one by one where their sizes differ."""
+        sizes = self._sizes[name]
+        if all(self.pipeline.inner[dim].sizes is None for dim in sizes):
+            checked = self._check(name, column, {"point": block.points, **sizes})
+            computed.arrays[name][...] = checked.reshape((*block.shape, *sizes.values()))
+            return
+        for here, value in zip(np.ndindex(block.shape), column, strict=True):
+            self._keep(name, value, block, here, computed)
+
+    def _keep(self, name: str, value: Any, block: Block, here: Place, computed: Computed) -> None:
+        """Store an output of one point."""
+        checked = self._check(name, value, self._sizes_at(name, block, here))
+        where: tuple[int | slice, ...] = (*here, *(slice(n) for n in checked.shape))
+        computed.arrays[name][where] = checked
 
     def _split(self, block: Block, computed: Computed) -> None:
         """Compute each point as a block of its own."""
@@ -198,6 +214,12 @@ class Evaluator:
                 f"{self._maker(name)} returned '{name}' with masked values, which the dataset "
                 "cannot hold. Fill them: values.filled(numpy.nan)."
             )
+        dims = tuple(getattr(value, "dims", ()))
+        if dims != tuple(sizes) and sorted(map(str, dims)) == sorted(sizes):
+            raise OutputError(
+                f"{self._maker(name)} returned '{name}' with the dims {dims}; the pipeline "
+                f"declares {tuple(sizes)}. Transpose it: .transpose{tuple(sizes)}."
+            )
         array = np.asarray(value)
         if array.shape != tuple(sizes.values()):
             declared = ", ".join(f"{dim}={n}" for dim, n in sizes.items())
@@ -232,6 +254,8 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
         return None
     with np.errstate(over="ignore"):
         stored = array.astype(dtype)
+    if dtype.kind == "f" and array.dtype.kind in "iu":
+        return stored if np.array_equal(stored.astype(array.dtype), array) else None
     if dtype.kind == "f":
         return stored if np.array_equal(np.isfinite(stored), np.isfinite(array)) else None
     return stored if np.array_equal(stored, array) else None

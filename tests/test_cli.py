@@ -150,9 +150,10 @@ class TestDescribe:
     def test_shows_parameters_outputs_and_needs(self) -> None:
         result = sweep("describe", HEAT_FLOW)
         assert result.exit_code == 0, result.output
+        assert "coordinate  length" in result.stdout
         for text in ("diffusivity", "m2 s-1", "mixing", "0.25", "degC", "temperature at the end"):
             assert text in result.stdout
-        assert "A point needs 1 cores, 1 GB" in result.stdout
+        assert "A point needs 1 core, 1 GB" in result.stdout
 
 
 class TestStatus:

@@ -473,3 +473,40 @@ def command(*words: object) -> "subprocess.CompletedProcess[str]":
         timeout=PATIENCE,
         check=False,
     )
+
+
+def test_a_script_whose_helper_is_edited_while_it_runs_is_told() -> None:
+    write("helper.py", "def factor() -> int:\n    return 2\n")
+    write(
+        "script.py",
+        """
+from pathlib import Path
+from typing import Annotated
+
+import helper
+import sweep
+
+
+def scale(number: float) -> Annotated[float, sweep.Var(())]:
+    return helper.factor() * number
+
+
+pipeline = sweep.Pipeline(scale, axes=[sweep.Axis("number", [1.0, 2.0])])
+print(sweep.run(pipeline, "s.zarr", on="serial").scale.values.tolist())
+Path("helper.py").write_text("def factor() -> int:\\n    return 300\\n")
+try:
+    sweep.run(pipeline, on="processes")
+except sweep.SweepError as error:
+    print(error)
+""",
+    )
+
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+
+    first, second = done.stdout.splitlines()
+    assert first == "[2.0, 4.0]"
+    assert "script.py imports has changed since it was imported here" in second
+    record = Store(Path("s.zarr")).read_run(1)
+    assert set(record["source"]) == {"script.py", "helper.py"}
+    assert "helper.factor() * number" in record["source"]["script.py"]
+    assert record["code_hash"]

@@ -307,3 +307,21 @@ def test_a_pipeline_of_local_functions_is_in_no_file(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "pipeline", pipeline, raising=False)
 
     assert study_of(pipeline) is None
+
+
+def test_a_pipeline_with_other_values_is_found_also_where_its_axes_have_no_units():
+    write(
+        "plates.py",
+        FADE.replace("nx: int = 8", "nx: int = 8, k: float = 1.0")
+        + ("pipeline = Pipeline(fade, axes=[Axis('radius', [0.1, 0.2]), Axis('k', [1.0, 2.0])])\n"),
+    )
+    study = load_study("plates.py")
+
+    assert study_of(study.pipeline.with_values(nx=4)).file == study.file
+
+
+def test_a_study_that_starts_a_sweep_while_it_is_imported_is_refused():
+    write("plates.py", STUDY + "import sweep\nsweep.run(pipeline, on='processes')\n")
+
+    with pytest.raises(StudyError, match=r'started while .*plates.py was imported.*"__main__"'):
+        load_study("plates.py")

@@ -18,13 +18,14 @@ from sweep.engines.serial import SerialEngine
 from sweep.errors import (
     DefinitionError,
     EngineError,
+    StoreError,
     StoreMismatch,
     StudyError,
     WorkerError,
 )
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, Summary, create_with, execute, remembered_study
+from sweep.run import Options, Summary, create_with, execute, lost_text, remembered_study
 from sweep.store import Store
 from sweep.study import Study, load_study
 
@@ -196,6 +197,55 @@ class TestRunning:
         summary = execute(study.pipeline, study, store.path, Options("serial"), Quiet())
         assert summary.code_changed_since == 1
         assert store.read_run(1)["code_hash"] != store.read_run(2)["code_hash"]
+
+    @pytest.mark.parametrize("workers", [0, -1, 2.5, "2", True])
+    def test_refuses_a_number_of_workers_that_makes_no_sense(
+        self, workers: int, throw: Study, tmp_path: Path
+    ) -> None:
+        with pytest.raises(EngineError, match="give a whole number, at least 1"):
+            sweep.run(throw.pipeline, tmp_path / "s.zarr", on="processes", workers=workers)
+
+    @pytest.mark.parametrize("on", [None, 3])
+    def test_refuses_what_is_no_engine(self, on: str, throw: Study, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match="is no engine"):
+            sweep.run(throw.pipeline, tmp_path / "s.zarr", on=on)
+
+    def test_takes_a_path_and_refuses_a_function(self, throw: Study, tmp_path: Path) -> None:
+        assert sweep.run(throw.file, on="serial", speed=10).sizes == {"time": 4}
+        with pytest.raises(DefinitionError, match="is no Pipeline and no file with one"):
+            sweep.run(throw.pipeline.stages[0].function)  # type: ignore[arg-type]
+
+    def test_refuses_an_address(self, throw: Study) -> None:
+        with pytest.raises(StoreError, match="is an address; a STORE is a folder on a disk"):
+            sweep.run(throw.pipeline, "s3://bucket/s.zarr", on="serial")
+
+    def test_refuses_a_sweep_within_a_point(self, throw: Study, tmp_path: Path) -> None:
+        def nested(a: float) -> Annotated[float, Var((), "m")]:
+            return float(sweep.run(throw.pipeline, on="serial", speed=a, time=1).height)
+
+        with pytest.warns(UserWarning, match="A sweep was started within a point of another one"):
+            sweep.run(Pipeline(nested, axes=[Axis("a", [1.0])]), tmp_path / "s.zarr", on="serial")
+
+    def test_says_that_points_are_left_whatever_the_reason(
+        self, throw: Study, tmp_path: Path
+    ) -> None:
+        class Idle(SerialEngine):
+            capacity = 0
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.capacity = 0
+
+        class Idling(Options):
+            def engine(self, pipeline: Pipeline, tasks: int) -> Idle:
+                return Idle()
+
+        create_with(throw.pipeline, throw, tmp_path / "s.zarr", Grid((5, 4), (1, 4)))
+        path = tmp_path / "s.zarr"
+        summary = execute(throw.pipeline, throw, path, Idling(), Quiet())
+        assert summary.tally.left == 20
+        assert lost_text(summary) == "20 points are left: the engine took no more work."
+        assert Store(path).read_run(1)["state"] == "incomplete"
 
 
 class TestPlanning:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -442,3 +443,102 @@ def test_what_compilers_take_is_no_time_of_a_point() -> None:
     pipeline = Pipeline(f, axes=[Axis("a", [1.0, 2.0])])
     computed = Evaluator(pipeline, lambda: next(clock)).compute(Grid((2,), (2,)).block(0))
     assert computed.arrays["point_seconds"].tolist() == [0.5, 0.25]
+
+
+class TestBlocksOfVectorizedStages:
+    def test_hold_points_of_different_sizes_beside_them(self) -> None:
+        def square(a: np.ndarray) -> Annotated[float, Var(())]:
+            return a**2  # type: ignore[return-value]
+
+        def profile(square: float, nx: int) -> Annotated[np.ndarray, Var(("x",))]:
+            return np.full(nx, square)
+
+        computed = compute(
+            Pipeline(
+                [Stage(square, vectorized=True), profile],
+                axes=[Axis("a", [1.0, 2.0]), Axis("nx", [2, 3])],
+                coords=[Coord("x", lambda nx: range(nx))],
+            )
+        )
+        assert (computed.status == DONE).all()
+        nan = np.nan
+        expected = [[[1, 1, nan], [1, 1, 1]], [[4, 4, nan], [4, 4, 4]]]
+        np.testing.assert_array_equal(computed.arrays["profile"], expected)
+
+    @pytest.mark.parametrize("kind", [np.ndarray, float])
+    def test_have_columns_also_of_what_was_an_axis_and_is_fixed(self, kind: type) -> None:
+        def square(a: Any, b: Any) -> Annotated[float, Var(())]:
+            return np.asarray(a)[:] * b  # type: ignore[no-any-return]
+
+        square.__annotations__ |= {"a": kind, "b": kind}
+        stage = Stage(square, vectorized=True)
+        pipeline = Pipeline(stage, axes=[Axis("a", [1.0, 2.0]), Axis("b", [3.0, 4.0])])
+        computed = compute(pipeline.with_values(a=2.0, b=3.0))
+        assert (computed.status.tolist(), computed.arrays["square"].tolist()) == (DONE, 6.0)
+
+    def test_have_single_constants_beside_columns(self) -> None:
+        def powers(a: np.ndarray, n: int = 2) -> Annotated[float, Var(())]:
+            return sum(a**k for k in range(n))  # type: ignore[return-value]
+
+        stage = Stage(powers, vectorized=True)
+        computed = compute(Pipeline(stage, axes=[Axis("a", [1.0, 2.0])]).with_values(n=3))
+        assert computed.arrays["powers"].tolist() == [3, 7]
+
+    def test_never_take_an_array_without_a_point_dimension_for_a_column(self) -> None:
+        def grid(n: int = 3) -> np.ndarray:
+            return np.linspace(0, 1, n)
+
+        def value(grid: float, a: float) -> Annotated[float, Var(())]:
+            return grid * a
+
+        stages = [Stage(grid, vectorized=True), value]
+        computed = compute(Pipeline(stages, axes=[Axis("a", [1.0, 2.0, 3.0])]))
+        assert (computed.status == FAILED).all()
+
+
+def test_a_field_may_have_the_name_of_its_function() -> None:
+    class Flight(NamedTuple):
+        height: Annotated[float, Var(())]
+        speed: Annotated[float, Var(())]
+
+    def height(a: float) -> Flight:
+        return Flight(a, 2 * a)
+
+    computed = compute(Pipeline(height, axes=[Axis("a", [1.0, 2.0])]))
+    assert computed.arrays["height"].tolist() == [1, 2]
+
+
+def test_whole_numbers_draw_the_same_when_a_half_joins_their_axis() -> None:
+    def noise(a, rng) -> Annotated[float, Var(())]:  # type: ignore[no-untyped-def]
+        return float(rng.random())
+
+    whole = compute(Pipeline(noise, axes=[Axis("a", [1, 2])])).arrays["noise"]
+    joined = compute(Pipeline(noise, axes=[Axis("a", [1, 2, 2.5])])).arrays["noise"]
+    assert joined[:2].tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2**53 + 1, "as int64, which does not fit the float64"),
+        (xr.DataArray(np.zeros((2, 3)), dims=("x", "y")), r"dims \('x', 'y'\).*transpose"),
+    ],
+)
+def test_what_would_be_stored_as_something_else_is_refused(value: Any, text: str) -> None:
+    dims = ("y", "x") if isinstance(value, xr.DataArray) else ()
+
+    def f(a: float) -> Annotated[np.ndarray, Var(dims)]:
+        return value  # type: ignore[no-any-return]
+
+    coords = [Coord("y", range(3)), Coord("x", range(2))]
+    (event,) = compute(Pipeline(f, axes=[Axis("a", [1.0])], coords=coords)).events
+    assert re.search(text, event["error"])
+    assert event["error"].endswith("At a=1.0.")
+
+
+def test_where_nothing_is_swept_no_place_is_told() -> None:
+    def f() -> Annotated[float, Var(())]:
+        return "much"  # type: ignore[return-value]
+
+    (event,) = compute(Pipeline(f)).events
+    assert event["error"].endswith("the pipeline declares.")

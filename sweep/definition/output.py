@@ -98,13 +98,20 @@ class Coord:
                 )
         if not callable(self.values):
             self.check(self.values)
+        _ = self.parameters
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that the values are a function of."""
         if not callable(self.values):
             return ()
-        return tuple(inspect.signature(self.values).parameters)
+        try:
+            return tuple(inspect.signature(self.values).parameters)
+        except ValueError:
+            raise DefinitionError(
+                f"The parameters of the function of Coord '{self.name}' cannot be known. Write one "
+                "that names them: lambda n: range(n)."
+            ) from None
 
     def at(self, values: Mapping[str, Any]) -> np.ndarray:
         """Return the coordinate's values, shape (n,), for these parameters."""
@@ -130,7 +137,12 @@ class Coord:
         DefinitionError
             If they are nothing of that, or there are none.
         """
-        column = np.asarray(values)
+        try:
+            column = np.asarray(values)
+        except ValueError as error:
+            raise DefinitionError(
+                f"Coord '{self.name}' has values that make no column{source}: {error}."
+            ) from None
         target = {"f": np.float64, "i": np.int64, "u": np.int64, "U": np.str_}
         if column.shape == (0,):
             raise DefinitionError(f"Coord '{self.name}' has no values{source}; it needs one.")
@@ -138,6 +150,10 @@ class Coord:
             raise DefinitionError(
                 f"Coord '{self.name}' needs 1-D numbers or texts, not {column.dtype} of shape "
                 f"{column.shape}{source}."
+            )
+        if column.dtype.kind == "u" and column.max() > np.iinfo(np.int64).max:
+            raise DefinitionError(
+                f"Coord '{self.name}': {column.max()} does not fit in 64-bit integers{source}."
             )
         return column.astype(target[column.dtype.kind])
 

@@ -193,7 +193,7 @@ class Pipeline:
         """
         axes, constants = list(self.axes), dict(self.constants)
         # Those that are fixed come first: what they leave of a zipped axis may then be varied.
-        for name, value in sorted(values.items(), key=lambda one: _is_list(one[1])):
+        for name, value in sorted(_plain_arrays(values).items(), key=lambda one: _is_list(one[1])):
             parameter = self._parameter(name)
             here = next((i for i, axis in enumerate(axes) if name in axis.names), None)
             if _is_list(value) and not parameter.takes_lists():
@@ -303,7 +303,7 @@ class Pipeline:
     def _converted(self, axis: Axis) -> Axis:
         named = zip(axis.names, axis.columns, strict=True)
         columns = [self._parameter(name, "Axis ").convert_column(c) for name, c in named]
-        units = tuple(self.parameters[name].units for name in axis.names)
+        units = tuple("" if text == "1" else text for text in axis.units)
         if axis.names == (axis.dim,):
             return Axis(axis.names[0], columns[0], units)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
@@ -411,6 +411,11 @@ def _units(units: Any) -> dict[str, str]:
     if not isinstance(units, Mapping) or not all(map(is_text, [*units, *units.values()])):
         raise DefinitionError(f"units= takes {{'length': 'm', ...}}, not {units!r}.")
     return {normal(name): text for name, text in units.items()}
+
+
+def _plain_arrays(values: Values) -> Values:
+    """Return values with those of pandas and xarray as numpy's arrays."""
+    return {n: np.asarray(v) if hasattr(v, "__array__") else v for n, v in values.items()}
 
 
 def _is_list(value: Any) -> bool:

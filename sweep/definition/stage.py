@@ -67,13 +67,7 @@ class Parameter:
 
     def takes_lists(self) -> bool:
         """Tell whether one value of this parameter may itself be a list."""
-        several = self._origin in (UnionType, typing.Union)
-        types = typing.get_args(self.annotation) if several else (self.annotation,)
-        kinds = [typing.get_origin(one) or one for one in types]
-        return any(
-            isinstance(kind, type) and issubclass(kind, (Sequence, np.ndarray)) and kind is not str
-            for kind in kinds
-        )
+        return takes_lists(self.annotation)
 
     def convert(self, value: Any) -> Any:
         """Return `value` as the type that the function asks for.
@@ -154,9 +148,9 @@ class Stage:
         Its parameters are wired by name to axes, constants, outputs of earlier stages, and
         ``rng`` to the point's own `numpy.random.Generator`.
     vectorized
-        It takes a whole block at once: each swept parameter (and each output of an earlier
-        stage) as an array with a leading point dimension, ``rng`` as a list of generators, and
-        returns each output with a leading point dimension.
+        It takes a whole block at once: each swept parameter, each output of an earlier stage,
+        and whatever is annotated as an array, as an array with a leading point dimension,
+        ``rng`` as a list of generators, and returns each output with a leading point dimension.
     """
 
     function: Callable[..., Any]
@@ -244,6 +238,8 @@ class Stage:
             )
         if found is None or found.dtype:
             return found
+        if isinstance(kind, type) and issubclass(kind, np.generic):
+            return replace(found, dtype=np.dtype(kind).name)
         return replace(found, dtype={int: "int64", bool: "bool"}.get(kind, "float64"))
 
 
@@ -253,3 +249,14 @@ def _hints(annotated: Any, name: str) -> dict[str, Any]:
         return typing.get_type_hints(annotated, include_extras=True)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise DefinitionError(f"An annotation of {name} cannot be understood: {error}.") from None
+
+
+def takes_lists(annotation: Any) -> bool:
+    """Tell whether a value that is so annotated may be a list or an array."""
+    several = typing.get_origin(annotation) in (UnionType, typing.Union)
+    types = typing.get_args(annotation) if several else (annotation,)
+    kinds = [typing.get_origin(one) or one for one in types]
+    return any(
+        isinstance(kind, type) and issubclass(kind, (Sequence, np.ndarray)) and kind is not str
+        for kind in kinds
+    )

@@ -3,7 +3,7 @@
 A call is the name of a function, ``"module:function"``, and JSON-able arguments: what
 travels is names and indices, so that Dask, MPI and pool workers look alike and nothing has
 to be pickled. What a call returns is JSON-able too. Retries, deadlines, batches and progress
-live above this protocol, in ``run.py``.
+live above this protocol, in ``drive.py``.
 """
 
 import importlib
@@ -46,7 +46,7 @@ Outcome = Done | Raised | Lost
 
 
 class Engine(Protocol):
-    """What ``run.py`` asks of an engine.
+    """What ``drive.py`` asks of an engine.
 
     A worker runs one call at a time. Tickets are the engine's own numbers for calls.
     """
@@ -117,6 +117,8 @@ def make_engine(
         from sweep.engines.executor import ExecutorEngine
 
         return ExecutorEngine(on, workers)
+    if not isinstance(on, str):
+        raise EngineError(f"on={on!r} is no engine: 'serial', 'processes', 'dask', an executor.")
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 

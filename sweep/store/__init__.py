@@ -185,7 +185,8 @@ class Store:
             raise _damaged(file, error) from None
         for dim in spec["dims"]:
             names = tuple(name for name, axis in spec["axes"].items() if axis["dim"] == dim)
-            units = tuple(spec["axes"][name]["units"] for name in names)
+            texts = (spec["axes"][name]["units"] for name in names)
+            units = tuple("" if text == "1" else text for text in texts)
             if names == (dim,):
                 made.append(Axis(dim, columns[dim], units))
             else:
@@ -257,6 +258,19 @@ class BlockWriter:
         raw = encode_chunk(data.astype(array.dtype, copy=False), shape, array.fill)
         replace_file(self.store.path / array.name / chunk_name(block.index, len(inner)), raw)
         return checksum_of(raw), len(raw)
+
+
+def store_path(store: str | Path) -> Path:
+    """Return the path that a person means by a STORE.
+
+    Raises
+    ------
+    StoreError
+        If it is an address: blocks are committed by what a file system promises.
+    """
+    if "://" in str(store):
+        raise StoreError(f"{store} is an address; a STORE is a folder on a disk that all see.")
+    return Path(store).expanduser()
 
 
 def exists(path: Path) -> bool:

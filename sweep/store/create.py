@@ -111,7 +111,7 @@ def _build(
             "coordinates": " ".join(listed),
             "seed_entropy": str(pipeline.entropy),
             "seed_rule": "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of "
-            "the 128-bit blake2b of the canonical JSON of [stage, parameters])",
+            "the 128-bit blake2b of the canonical JSON of [stage, parameters], 2.0 as 2)",
             "sweep_format": str(FORMAT),
             "sweep_id": header.sweep_id,
             "sweep_spec": canonical_json(spec),

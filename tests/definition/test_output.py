@@ -228,3 +228,26 @@ def test_a_dataclass_is_told_to_be_a_named_tuple():
 
     with pytest.raises(DefinitionError, match=r"returns a dataclass\. Make it a NamedTuple"):
         Pipeline(find)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(np.int64, "int64"), (np.bool_, "bool"), (np.float32, "float32")]
+)
+def test_a_type_of_numpy_is_the_type_of_the_output(kind, dtype):
+    def f(a: float) -> Annotated[kind, Var(())]:
+        return kind(a)
+
+    assert Pipeline(f).outputs["f"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.array([2**64 - 1], np.uint64), "does not fit in 64-bit integers"),
+        ([[1, 2], [3]], "make no column"),
+        (range, "cannot be known. Write one that names them"),
+    ],
+)
+def test_what_cannot_be_a_coord_is_told(values, told):
+    with pytest.raises(DefinitionError, match=told):
+        Coord("x", values)

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sweep.definition import Axis, Pipeline, Var
@@ -206,3 +207,9 @@ def test_a_long_axis_is_converted_as_a_whole():
 def test_a_text_that_no_file_can_hold_is_refused():
     with pytest.raises(DefinitionError, match="half of a surrogate pair"):
         Pipeline(method, constants={"label": "\udc80"})
+
+
+def test_a_column_of_pandas_makes_an_axis():
+    pipeline = Pipeline(fade).with_values(radius=pd.Series([1.0, 2.0]))
+
+    assert pipeline.dims == {"radius": 2}

@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 # Over distributed's own defaults; a user's configuration files do not change a run.
 SETTINGS = {
     "scheduler": {
-        "allowed-failures": 0,  # who was lost is told at once; trying again is run.py's
+        "allowed-failures": 0,  # who was lost is told at once; trying again is drive.py's
         "worker-ttl": None,  # a kernel may hold the GIL, and heartbeats, for hours
     },
     "worker": {
