@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from sweep.engines import usable_cores
-from sweep.source import code_hash
 
 LONGEST_DIFF = 5_000_000  # characters
 GIT_SECONDS = 20.0  # a large repository on a slow network disk
@@ -31,17 +30,13 @@ ENVIRONMENT = re.compile(
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|JWT", re.IGNORECASE)
 
 
-def gather(
-    study_file: Path | None, source: Mapping[str, str], argv: Sequence[str]
-) -> dict[str, Any]:
-    """Return the record of this process, JSON-able.
+def gather(study_file: Path | None, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the record of this process, JSON-able; the study's code is not of it.
 
     Parameters
     ----------
     study_file
         The file of the study; None for a pipeline that no file holds.
-    source
-        The texts of the study and of what it reaches, as they were imported.
     argv
         The command line.
     """
@@ -55,8 +50,6 @@ def gather(
         "packages": _packages(),
         "environment": allowed(os.environ),
         **_git(study_file),
-        "source": dict(source),
-        "code_hash": code_hash(source),
     }
 
 

@@ -34,6 +34,7 @@ from sweep.forecast import (
 from sweep.plan import Block, Grid, Plan
 from sweep.progress import Reporter
 from sweep.provenance import gather
+from sweep.source import code_hash
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
 from sweep.store.tables import Tables, iso_time
@@ -229,7 +230,9 @@ class _Running:
         engine: Engine,
         message: Message,
     ) -> None:
-        self.store, self.pipeline, self.study = store, pipeline, study
+        self.store, self.pipeline = store, pipeline
+        # Not beside the first points: Python 3.11's parser fails if two threads are at it.
+        self.file, source = (study.file, study.source) if study else script_of(pipeline)
         self.engine, self.message = engine, message
         self.record: dict[str, Any] = {
             "started": time.time(),
@@ -239,6 +242,8 @@ class _Running:
             "argv": sys.argv,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
+            "source": dict(source),
+            "code_hash": code_hash(source),
         }
         self.tables = Tables(store)
         self._folded = time.monotonic()
@@ -293,9 +298,7 @@ class _Running:
 
     def _describe(self, number: int) -> None:
         """Take down who and what runs, beside the first points and not before them."""
-        study = self.study
-        file, source = (study.file, study.source) if study else script_of(self.pipeline)
-        self.record |= gather(file, source, sys.argv)
+        self.record |= gather(self.file, sys.argv)
         self.store.update_run(number, self.record)
 
     def _tick(self, tally: Tally, reporter: Reporter) -> None:

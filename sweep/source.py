@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -95,14 +94,11 @@ def imported(text: str, package: str) -> set[str]:
     return names | {around for name in names for around in prefixes(name)}
 
 
-# Python 3.11.7 raises SystemError (recursion depth mismatch) where two threads parse at a time.
-_parsing = threading.Lock()
-
-
 def _parsed(text: str) -> ast.Module:
     try:
-        with _parsing:
-            return ast.parse(text)
+        return ast.parse(text)
+    except SystemError:  # of Python 3.11, where another thread parses too
+        return _parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # then its text counts
         return ast.Module([ast.Expr(ast.Constant(text.encode()))], [])
 

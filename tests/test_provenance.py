@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sweep.provenance import LONGEST_DIFF, allowed, capped, cpu_model, gather
-from sweep.source import code_hash
 
 
 @pytest.fixture
@@ -34,8 +33,7 @@ def repository(folder) -> Path:
 
 
 def test_a_record_is_json_and_says_who_what_and_where(repository):
-    source = {"study.py": "def fade(radius): ..."}
-    record = gather(repository / "top/study.py", source, ["sweep", "run", "top/study.py"])
+    record = gather(repository / "top/study.py", ["sweep", "run", "top/study.py"])
 
     assert json.loads(json.dumps(record)) == record
     assert record["argv"] == ["sweep", "run", "top/study.py"]
@@ -45,14 +43,13 @@ def test_a_record_is_json_and_says_who_what_and_where(repository):
     assert record["cores"] >= 1
     assert record["memory_bytes"] > 1e8
     assert record["packages"]["numpy"]
-    assert (record["source"], record["code_hash"]) == (source, code_hash(source))
-    assert all(record[name] for name in ("hostname", "platform", "code_hash"))
+    assert all(record[name] for name in ("hostname", "platform"))
 
 
 def test_a_pipeline_without_a_file_has_a_record_without_code():
-    record = gather(None, {}, [])
+    record = gather(None, [])
 
-    assert (record["source"], record["code_hash"], record["git_commit"]) == ({}, "", "")
+    assert record["git_commit"] == ""
     assert record["packages"]
 
 
@@ -79,7 +76,7 @@ def test_the_processor_is_named_as_the_kernel_does():
 
 
 def test_a_clean_repository_has_a_commit_and_no_difference(repository):
-    record = gather(repository / "top/study.py", {}, [])
+    record = gather(repository / "top/study.py", [])
 
     assert len(record["git_commit"]) == 40
     assert record["git_branch"] == "trunk"
@@ -89,7 +86,7 @@ def test_a_clean_repository_has_a_commit_and_no_difference(repository):
 def test_a_difference_is_kept_itself(repository):
     (repository / "top/study.py").write_text("def fade(radius):\n    return radius + 2\n")
 
-    record = gather(repository / "top/study.py", {}, [])
+    record = gather(repository / "top/study.py", [])
 
     assert record["git_dirty"]
     assert "+    return radius + 2" in record["git_diff"]
@@ -98,7 +95,7 @@ def test_a_difference_is_kept_itself(repository):
 def test_a_study_that_git_does_not_know_is_noted(repository):
     (repository / "top/new.py").write_text("")
 
-    record = gather(repository / "top/new.py", {}, [])
+    record = gather(repository / "top/new.py", [])
 
     assert record["git_study_untracked"]
     assert record["git_dirty"]
@@ -108,13 +105,13 @@ def test_a_study_that_git_does_not_know_is_noted(repository):
 def test_without_a_repository_the_fields_are_empty(folder, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
 
-    assert_no_git(gather(folder / "top/study.py", {}, []))
+    assert_no_git(gather(folder / "top/study.py", []))
 
 
 def test_without_git_the_fields_are_empty(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
 
-    assert_no_git(gather(repository / "top/study.py", {}, []))
+    assert_no_git(gather(repository / "top/study.py", []))
 
 
 def assert_no_git(record: dict) -> None:
@@ -125,7 +122,7 @@ def assert_no_git(record: dict) -> None:
 def test_a_repository_without_commits_has_a_branch_only(folder):
     git(folder, "init", "--initial-branch=trunk")
 
-    record = gather(folder / "top/study.py", {}, [])
+    record = gather(folder / "top/study.py", [])
 
     assert (record["git_commit"], record["git_branch"]) == ("", "trunk")
     assert record["git_study_untracked"]
@@ -136,7 +133,7 @@ def test_a_hook_of_another_repository_does_not_confuse(repository, monkeypatch, 
     git(other, "init")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
 
-    assert gather(repository / "top/study.py", {}, [])["git_branch"] == "trunk"
+    assert gather(repository / "top/study.py", [])["git_branch"] == "trunk"
 
 
 def test_a_long_difference_is_cut_with_a_note():
