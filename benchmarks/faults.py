@@ -278,7 +278,7 @@ class _Player:
             code, said = self._drive()
             if code == KILLED:
                 self._leave_orphans()
-            elif code == INCOMPLETE and "lost their workers again and again" in said:
+            elif code == INCOMPLETE and "lost a worker again and again" in said:
                 self._wait_for_orphans()
             else:
                 if code != SOME_FAILED or "Traceback" in said:
