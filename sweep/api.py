@@ -117,9 +117,10 @@ def _check(summary: Summary) -> None:
     if summary.tally.left:
         raise EngineLost(lost_text(summary))
     if summary.tally.failed:
-        first = status(summary.store).failures[0]
+        told = [f", the first at {one.text}" for one in status(summary.store).failures[:1]]
         warnings.warn(
-            f"{summary.tally.failed} of {summary.tally.points} points failed, the first at "
-            f"{first.text}",
+            f"{summary.tally.failed} of {summary.tally.points} points failed{''.join(told)}",
             stacklevel=3,
         )
+    if summary.code_changed_since is not None:
+        warnings.warn(summary.code_text, stacklevel=3)

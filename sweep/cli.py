@@ -82,7 +82,7 @@ def _tell(error: SweepError) -> None:
     """Show an error; a traceback only where it is the user's own code that raised."""
     if isinstance(error, StudyError) and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)
-    if isinstance(error, WorkerError):
+    if isinstance(error, WorkerError) and error.trace:
         click.echo(error.trace, err=True)
     click.echo(f"sweep: {error}", err=True)
 

@@ -63,11 +63,15 @@ class WorkerError(SweepError):
 
 
 def raised_error(kind: str, text: str, trace: str) -> SweepError:
-    """Return the error that a worker raised: as it was if it is for a person to read."""
+    """Return the error that a worker raised: as it was if it is for a person to read.
+
+    What it says of a study stands in the text; a trace would add lines of ours alone.
+    """
     for told in (DiskError, StoreError, StoreMismatch):
         if kind == told.__name__:
             return told(text)
-    return WorkerError(kind, text, trace)
+    is_told = kind in (StudyError.__name__, DefinitionError.__name__)
+    return WorkerError(kind, text, "" if is_told else trace)
 
 
 def disk_error(error: OSError, what: str, remedy: str) -> DiskError:

@@ -300,6 +300,7 @@ def test_a_study_that_workers_cannot_import_is_an_incomplete_run(
     assert driver.code == INCOMPLETE, driver.printed()
     assert f"{file}, line 1, raised RuntimeError while it was imported" in driver.printed()
     assert "half an edit" in driver.printed()
+    assert "Traceback" not in driver.printed()
     assert "points failed" not in driver.printed()
     assert not exists(store) or status(store).points["failed"] == 0
 

@@ -196,6 +196,13 @@ class TestRunning:
         study = load_study(str(file))
         summary = execute(study.pipeline, study, store.path, Options("serial"), Quiet())
         assert summary.code_changed_since == 1
+        (store.path / "status" / "c.0.0").unlink()
+        file.write_text(file.read_text().replace("/ 2 + 0", "/ 2 + 0 + 0"))
+        with (
+            pytest.warns(UserWarning, match="4 of 20 points failed"),
+            pytest.warns(UserWarning, match=r"code has changed since run 2; .* have run=3"),
+        ):
+            sweep.run(file, store.path, on="serial")
         assert store.read_run(1)["code_hash"] != store.read_run(2)["code_hash"]
 
     @pytest.mark.parametrize("workers", [0, -1, 2.5, "2", True])
