@@ -518,13 +518,16 @@ class _Player:
         killed driver were still at it may do a block that those have committed meanwhile.
         """
         for record in records:
-            block, run = record["block"], record["run"]
+            block, run = self._number(record["block"]), record["run"]
             if any(run > last and done[block] for last, done in self._seen_by_run):
                 self._violated(f"run {run} computed block {block}, committed before it began")
             begun_after = record["started"] > self._first_seen.get(block, np.inf)
-            older = [r for r in records if r["block"] == block and r["run"] != run]
+            older = [r for r in records if r["block"] == record["block"] and r["run"] != run]
             if begun_after and not (older and self._overlapped(run, older)):
                 self._violated(f"run {run} computed block {block} again after its commit")
+
+    def _number(self, block: str) -> int:
+        return Store(self.store).grid.block_named(block).number
 
     def _overlapped(self, run: int, older: list[Record]) -> bool:
         return run in self._hurried_runs or any(r["run"] in self._hurried_runs for r in older)
@@ -532,7 +535,7 @@ class _Player:
     def _check_checksums(self, store: Store, records: list[Record]) -> None:
         """Each chunk of an output is one that a task has on record."""
         inner = {"path": 1}
-        recorded: dict[tuple[int, str], set[tuple[int, int]]] = {}
+        recorded: dict[tuple[str, str], set[tuple[int, int]]] = {}
         for record in records:
             for name, checksum in record["checksums"].items():
                 recorded.setdefault((record["block"], name), set()).add(tuple(checksum))
@@ -540,7 +543,7 @@ class _Player:
             block = store.grid.block(number)
             for name in ("reach", "path", "turns", *TIMED):
                 raw = (store.path / name / chunk_name(block.index, inner.get(name, 0))).read_bytes()
-                if (checksum_of(raw), len(raw)) not in recorded.get((number, name), set()):
+                if (checksum_of(raw), len(raw)) not in recorded.get((block.name, name), set()):
                     self._violated(f"no task has the chunk of '{name}' of block {number} on record")
 
     def _check_tables(self, store: Store, records: list[Record]) -> None:
@@ -550,7 +553,8 @@ class _Player:
         wanted = Counter((r["run"], r["block"], r["attempt"], r["pid"]) for r in records)
         if found != wanted:
             self._violated(f"/tasks and the journals differ: {found - wanted}, {wanted - found}")
-        missing = set(range(store.grid.blocks)) - set(tasks.block.to_numpy().tolist())
+        names = {store.grid.block(number).name for number in range(store.grid.blocks)}
+        missing = names - set(tasks.block.to_numpy().tolist())
         if missing:
             self._violated(f"/tasks has no row for the blocks {sorted(missing)}")
         events = xr.open_zarr(store.path, group="events", chunks=None).load()

@@ -70,6 +70,11 @@ def read_from(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
             yield record, offset
 
 
+def order_of(record: Record) -> tuple[int, int]:
+    """Return what the attempts at one block are ordered by; clocks jump, and differ."""
+    return int(record["run"]), int(record["attempt"])
+
+
 def journals(folder: Path) -> Iterator[Path]:
     """Yield the record files of a store, in the order of their names."""
     yield from sorted(folder.glob("*.jsonl"))

@@ -32,6 +32,11 @@ class Block:
         """The number of points in it."""
         return math.prod(self.shape)
 
+    @property
+    def name(self) -> str:
+        """Its place on the grid of blocks as its chunks have it in their names: "3.0"."""
+        return ".".join(map(str, self.index))
+
     def places(self) -> Iterator[tuple[int, ...]]:
         """Yield the index of each point on the swept dims, in C order."""
         return product(
@@ -77,6 +82,20 @@ class Grid:
             min(b, n - low) for b, n, low in zip(self.block_shape, self.shape, start, strict=True)
         )
         return Block(number, index, start, shape)
+
+    def block_named(self, name: str) -> Block:
+        """Return the block whose `name` is this: numbers change when a sweep grows, names not.
+
+        Raises
+        ------
+        ValueError
+            If there is no such block.
+        """
+        index = tuple(map(int, name.split("."))) if name else ()
+        if len(index) != len(self.shape):
+            raise ValueError(f"'{name}' names no block of {len(self.shape)} dims")
+        number = int(np.ravel_multi_index(index, self.blocks_shape)) if index else 0
+        return self.block(number)
 
     def block_points(self) -> np.ndarray:
         """Return the number of points of every block, shape (blocks,)."""

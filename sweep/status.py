@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.journal import Record, journals, read_from
+from sweep.journal import Record, journals, order_of, read_from
 from sweep.store import Store, store_path
 
 RECENT_SECONDS = 60.0  # the rate is that of the last minute
@@ -85,10 +85,10 @@ def status(store: str | Path) -> Status:
 def _failures(records: list[Record], store: Store) -> list[Failure]:
     """Return the failures of the newest attempt at each block, if it is committed."""
     axes = store.axes()
-    newest = {r["block"]: r for r in sorted(records, key=lambda record: float(record["ended"]))}
+    newest = {record["block"]: record for record in sorted(records, key=order_of)}
     found: dict[tuple[int, ...], Failure] = {}
-    for number, record in newest.items():
-        if not record["events"] or not store.is_committed(store.grid.block(number)):
+    for name, record in newest.items():
+        if not record["events"] or not store.is_committed(store.grid.block_named(name)):
             continue
         for event in record["events"]:
             place = event["place"]

@@ -179,6 +179,7 @@ def _run_block(
     here.journal.append(
         {
             **receipt,
+            "block": block.name,
             "run": run,
             "attempt": attempt,
             "status": "failed" if receipt["failed"] else "done",
@@ -212,7 +213,8 @@ def _process_facts(threads: int) -> dict[str, Any]:
 
 def _workspace(store: str, study: Message) -> Workspace:
     """Return the open workspace; another one only if another sweep is meant than the last time."""
-    key = (store, Store(Path(store)).header.sweep_id, json.dumps(dict(study), sort_keys=True))
+    header = Store(Path(store)).header  # whose shape changes when the sweep grows
+    key = (store, header.sweep_id, str(header.shape), json.dumps(dict(study), sort_keys=True))
     if key not in _open:
         _open.clear()
         _open[key] = Workspace(Path(store), study)

@@ -280,7 +280,7 @@ def test_a_plan_counts_failed_points_apart(throw_file: Path) -> None:
     assert "done    16, 4 failed" in sweep("plan", throw_file).stdout
 
 
-@pytest.mark.parametrize("file", ["header.json", "axes.npz"])
+@pytest.mark.parametrize("file", ["header.json", "axes-1.npz"])
 @pytest.mark.parametrize("content", [b"damaged", b"{}", b"PK\x03\x04"])
 def test_a_damaged_description_of_a_sweep_is_told(
     file: str, content: bytes, throw_file: Path

@@ -2,7 +2,7 @@
 
 What is true of a block stands in one place only: its chunk of ``status``, written last. NaN,
 or a chunk that exists, means nothing. Beside the dataset lies ``.sweep/``: the specification
-(header.json, axes.npz), a file a run, a journal a worker.
+(header.json, axes-N.npz), a file a run, a journal a worker.
 """
 
 import json
@@ -47,7 +47,8 @@ class Header:
     """What a store remembers of its sweep, in ``.sweep/header.json``.
 
     `study` is where the pipeline lies: its file relative to the store, and its name in it;
-    None for one defined in a notebook or a script.
+    None for one defined in a notebook or a script. `axes_file` holds the values of the axes;
+    a sweep that grows gets another one.
     """
 
     format: int
@@ -56,6 +57,7 @@ class Header:
     shape: tuple[int, ...]
     block_shape: tuple[int, ...]
     study: dict[str, str] | None
+    axes_file: str = "axes-1.npz"
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -122,11 +124,7 @@ class Store:
     def _begun(self) -> Iterator[Block]:
         """Yield the blocks that have a status chunk."""
         for path in (self.path / "status").glob("c*"):
-            index = tuple(map(int, path.name.split(".")[1:]))
-            if not index and self.header.shape:
-                continue
-            number = int(np.ravel_multi_index(index, self.grid.blocks_shape)) if index else 0
-            yield self.grid.block(number)
+            yield self.grid.block_named(path.name[2:])
 
     # --- what it remembers ---------------------------------------------------------------
 
@@ -177,7 +175,7 @@ class Store:
         """Return the axes of the sweep."""
         spec = self.header.specification
         made = []
-        file = self.private / "axes.npz"
+        file = self.private / self.header.axes_file
         try:
             with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as saved:
                 columns = dict(zip(spec["axes"], map(saved.get, saved.files), strict=True))

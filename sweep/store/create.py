@@ -3,14 +3,14 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sweep.definition import Pipeline
+from sweep.definition import Axis, Pipeline
 from sweep.definition.specification import canonical_json, specification, specification_hash
 from sweep.durable import create_file, make_folders, replace_file, sync_folder
 from sweep.errors import StoreError
@@ -125,9 +125,14 @@ def _write_private(folder: Path, header: Header, pipeline: Pipeline) -> None:
     for name in ("runs", "journal", "folds"):
         (folder / name).mkdir(parents=True)
     create_file(folder / "header.json", header.encode())
+    create_file(folder / header.axes_file, encode_axes(pipeline.axes))
+
+
+def encode_axes(axes: Sequence[Axis]) -> bytes:
+    """Return the values of axes as a store keeps them: an .npz, a column a parameter."""
     buffer = BytesIO()
-    np.savez(buffer, *(column for axis in pipeline.axes for column in axis.columns))
-    create_file(folder / "axes.npz", buffer.getvalue())
+    np.savez(buffer, *(column for axis in axes for column in axis.columns))
+    return buffer.getvalue()
 
 
 def _write_arrays(folder: Path, arrays: tuple[Array, ...], grid: Grid) -> None:

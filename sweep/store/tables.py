@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweep.durable import replace_file, sync_folder
-from sweep.journal import Record, journals, read_from
+from sweep.journal import Record, journals, order_of, read_from
 from sweep.store import Store
 from sweep.store.chunks import chunk_name, decode_chunk, encode_chunk
 from sweep.store.metadata import (
@@ -66,7 +66,7 @@ def _time(long_name: str) -> Column:
 
 TASKS = {
     "run": _count("number of the run"),
-    "block": _count("number of the block, in C order"),
+    "block": _text("place of the block, as in the names of its chunks"),
     "attempt": _count("how often the block was tried before, plus one"),
     "status": _text("done, failed if a point of it failed, lost if it was not committed"),
     "points": _count("points of the block"),
@@ -88,7 +88,7 @@ TASKS = {
 
 EVENTS = {
     "run": _count("number of the run"),
-    "block": _count("number of the block, in C order"),
+    "block": _text("place of the block, as in the names of its chunks"),
     "kind": _text("failed"),
     "error_type": _text("class of the exception"),
     "error": _text("its text"),
@@ -182,7 +182,9 @@ class Tables:
         """Return what can be folded of each journal since `offsets`, oldest first, and to where."""
         records: list[Record] = []
         ends = dict(offsets)
-        is_committed = cache(lambda number: self.store.is_committed(self.store.grid.block(number)))
+        is_committed = cache(
+            lambda name: self.store.is_committed(self.store.grid.block_named(name))
+        )
         for path in journals(self.store.journal_folder):
             for record, end in read_from(path, ends.get(path.stem, 0)):
                 if not is_committed(record["block"]):
@@ -190,7 +192,7 @@ class Tables:
                 ends[path.stem] = end
                 records.append({**record, "worker": path.stem})
         records.sort(key=lambda record: float(record["ended"]))
-        newest = {record["block"]: record for record in records}
+        newest = {record["block"]: record for record in sorted(records, key=order_of)}
         for record in records:
             if record is not newest[record["block"]]:
                 record |= {"status": "lost", "events": []}
