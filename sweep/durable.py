@@ -48,6 +48,20 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
+def file_system_time(folder: Path) -> float:
+    """Return the time now by the clock that dates the files in `folder` [s since 1970].
+
+    That may be a server's; what this machine takes for the time is never asked.
+    """
+    probe = _partial(folder / "clock")
+    try:
+        probe.touch(exist_ok=False)
+        os.utime(probe)  # a file server dates this itself, but not every creation
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def make_folders(path: Path) -> None:
     """Make a folder and those that it lies in, where they are not there, durably."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -37,6 +37,10 @@ class StoreMismatch(StoreError):
     """A store holds another sweep than the one asked for."""
 
 
+class StoreBusy(StoreError):
+    """Another driver is at work on a store."""
+
+
 class EngineError(SweepError):
     """An engine could not be started or was lost."""
 
