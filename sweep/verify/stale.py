@@ -1,0 +1,77 @@
+"""Which blocks have a status at all, and marking stale what is to be computed again."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sweep.durable import replace_file, sync_folder
+from sweep.errors import resume_command, short_path, writing
+from sweep.plan import Block
+from sweep.store import Store
+from sweep.store.chunks import chunk_name, encode_chunk
+from sweep.template import PENDING, STALE
+
+MOST_SHOWN = 20  # lines of one kind in a report's text
+
+Place = tuple[int, ...]
+
+
+def begun(store: Store) -> Iterator[Block]:
+    """Yield the blocks that have a status chunk, in order."""
+    names = [path.name[2:] for path in (store.path / "status").glob("c*")]
+    numbers = sorted(store.grid.block_named(name).number for name in names)
+    yield from map(store.grid.block, numbers)
+
+
+def mark_block(store: Store, block: Block) -> None:
+    """Make all points of a block stale, whatever they were.
+
+    Raises
+    ------
+    DiskError
+        If it cannot be written.
+    """
+    _write_status(store, block, np.full(block.shape, STALE, np.uint8))
+
+
+def mark_points(store: Store, block: Block, places: Sequence[Place]) -> None:
+    """Make the points at some places within a block stale.
+
+    Raises
+    ------
+    DiskError
+        If it cannot be written.
+    """
+    status = store.read_status(block)
+    if status is None:  # then the whole block is to be computed as it is
+        return
+    status = np.array(status)  # a copy, and of a single point an array as well
+    for here in places:
+        status[here] = STALE
+    _write_status(store, block, status)
+
+
+def _write_status(store: Store, block: Block, status: np.ndarray) -> None:
+    raw = encode_chunk(status, store.grid.block_shape, PENDING)
+    with writing(store.path):
+        replace_file(store.path / "status" / chunk_name(block.index, 0), raw)
+        sync_folder(store.path / "status")
+
+
+def remedy(store: Path, what: str, *, marked: bool) -> str:
+    """Return what to do about what is stale, or should be."""
+    if marked:
+        return f"Marked stale: {what}. Compute again what is stale: {resume_command(store)}"
+    return f"Not marked, because nothing was to be written to {short_path(store)}: {what}."
+
+
+def shown(lines: Sequence[str]) -> list[str]:
+    """Return the first of some lines, and how many more there are."""
+    left = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], *([f"and {left} more"] if left > 0 else [])]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 block" or "2 blocks"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
