@@ -1,7 +1,7 @@
 """Hand out blocks to an engine until none is left: batches, a bounded window, lost workers.
 
-Nothing here knows a store or a study: it is given what is left to do, how to word a batch, and
-how to ask whether a block is committed.
+Nothing here knows a store or a study: it is given what is left to do, how to word a batch, how
+to ask whether a block is committed, and at which point of it a worker died.
 """
 
 import math
@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.blame import Attempt
+from sweep.deadline import Deadline
 from sweep.engines import Done, Engine, Lost, Outcome, Raised
 from sweep.errors import Dropped, raised_error
 from sweep.plan import Block, Plan
@@ -21,10 +23,8 @@ from sweep.worker import Receipt
 
 BATCH_SECONDS = 2.0  # a batch is to take this long, much beside its messages (Dask: 15 ms)
 LONG_SECONDS = 5.0  # a batch that takes longer is not queued behind another
-MOST_ATTEMPTS = 3  # at a block whose workers were lost
+MOST_ATTEMPTS = 3  # at a block whose workers are lost, nobody knows at which point
 SMOOTHING = 0.3  # weight of the newest batch in the estimate of a block's time
-
-Attempt = tuple[Block, int]
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Tally:
     points: int
     done: int
     failed: int
+    stale: int = 0  # did not come out as before
+    noted: int = 0  # points that warned, logged or printed
     computed: int = 0  # points of this run
     compute_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -48,7 +50,9 @@ class Tally:
 
     def add(self, receipt: Receipt) -> None:
         """Count a finished task."""
-        self.count(receipt["points"], receipt["failed"])
+        self.count(receipt["points"] - receipt["stale"], receipt["failed"])
+        self.stale += receipt["stale"]
+        self.noted += receipt["noted"]
         self.computed += receipt["points"]
         self.compute_seconds += receipt["compute_seconds"]
         self.compile_seconds += receipt["compile_seconds"]
@@ -122,6 +126,47 @@ class Stop:
             self._may_drop = False
 
 
+@dataclass(frozen=True)
+class Orders:
+    """What a drive asks of workers.
+
+    Parameters
+    ----------
+    function
+        ``"module:function"`` that runs a batch and returns receipts.
+    arguments
+        Its arguments but ``blocks``, ``submitted`` and ``limits``.
+    deadline
+        How long a point may take.
+    retries
+        How often a point that raised is tried again.
+    fail_fast
+        Whether to stop when a point has failed.
+    backwards
+        Whether to begin with the last block: somebody else is at the first ones.
+    """
+
+    function: str
+    arguments: Mapping[str, Any]
+    deadline: Deadline = field(default_factory=Deadline)
+    retries: int = 0
+    fail_fast: bool = False
+    backwards: bool = False
+
+
+@dataclass
+class _Batch:
+    """A batch in flight, since when, and whether its worker minds a deadline."""
+
+    attempts: list[Attempt]
+    since: float
+    has_deadline: bool
+
+    @property
+    def points(self) -> int:
+        return sum(attempt.block.points for attempt in self.attempts)
+
+
 class Drive:
     """One run's loop over an engine.
 
@@ -131,31 +176,34 @@ class Drive:
         Started.
     plan
         What is left to do.
-    function
-        ``"module:function"`` that runs a batch and returns receipts.
-    arguments
-        Its arguments but ``blocks`` and ``submitted``.
+    orders
+        What is asked of workers.
     failed_points
         Tells how many points of a block failed, or None if the block is not committed.
+    point_at
+        Tells at which point of an attempt (block, its number) a worker was last; None if nobody
+        knows.
     """
 
     def __init__(
         self,
         engine: Engine,
         plan: Plan,
-        function: str,
-        arguments: Mapping[str, Any],
+        orders: Orders,
         failed_points: Callable[[Block], int | None],
+        point_at: Callable[[Block, int], int | None],
     ) -> None:
         self._engine = engine
-        self._new = plan.remaining()
+        self._new = plan.remaining(backwards=orders.backwards)
         self._left = plan.blocks_left
         self._again: deque[Attempt] = deque()
-        self._function = function
-        self._arguments = arguments
+        self._orders = orders
         self._failed_points = failed_points
+        self._point_at = point_at
         self._block_seconds: float | None = None  # measured, smoothed
-        self._live: dict[int, list[Attempt]] = {}
+        self._live: dict[int, _Batch] = {}
+        self._overdue: set[int] = set()  # tickets whose workers were ended for it
+        self._is_over = False  # a point failed, and nobody wants more
 
     def run(self, tally: Tally, stop: Stop, report: Callable[[Tally], None]) -> None:
         """Hand out everything, or until asked to stop; `report` is called again and again.
@@ -170,43 +218,59 @@ class Drive:
         stop.begin_blocks()
         with suppress(Dropped):
             while stop.asked < 2:
-                if not stop.asked:
-                    self._fill()
+                if not stop.asked and not self._is_over:
+                    self._fill(tally)
                 if not self._live:
                     break
                 with stop.dropping():
                     ended = self._engine.wait(0.2)
                 for ticket, outcome in ended:
                     if ticket in self._live:  # else a call of before: workers were prepared
-                        self._take(self._live.pop(ticket), outcome, tally)
+                        self._take(ticket, outcome, tally)
+                self._end_overdue()
                 report(tally)
 
-    def _fill(self) -> None:
+    # --- handing out ---------------------------------------------------------------------
+
+    def _fill(self, tally: Tally) -> None:
         while len(self._live) < self._window():
-            batch = self._next_batch()
+            batch = self._next_batch(tally)
             if not batch:
                 return
-            blocks = [[block.number, attempt] for block, attempt in batch]
+            orders = self._orders
+            hard = orders.deadline.hard_seconds
+            limits = {"seconds": orders.deadline.seconds, "retries": orders.retries}
             ticket = self._engine.submit(
-                self._function, {**self._arguments, "blocks": blocks, "submitted": time.time()}
+                orders.function,
+                {
+                    **orders.arguments,
+                    "blocks": [attempt.message() for attempt in batch],
+                    "submitted": time.time(),
+                    "limits": {**limits, "hard_seconds": hard},
+                },
             )
-            self._live[ticket] = batch
+            self._live[ticket] = _Batch(batch, time.monotonic(), hard is not None)
 
     def _window(self) -> int:
         is_long = self._block_seconds is not None and self._block_seconds > LONG_SECONDS
         return self._engine.capacity * (1 if is_long else 2)
 
-    def _next_batch(self) -> list[Attempt]:
-        """Return as many blocks as fill a batch's time; one alone if it was tried before."""
+    def _next_batch(self, tally: Tally) -> list[Attempt]:
+        """Return as many blocks as fill a batch's time; one alone if it was tried before.
+
+        What somebody else has committed meanwhile is counted and left out.
+        """
         if self._again:
             return [self._again.popleft()]
-        batch = []
-        for _ in range(self._batch_blocks()):
-            block = next(self._new, None)
-            if block is None:
-                break
+        batch: list[Attempt] = []
+        wanted = self._batch_blocks()
+        while len(batch) < wanted and (block := next(self._new, None)):
             self._left -= 1
-            batch.append((block, 1))
+            failed = self._failed_points(block)
+            if failed is None:
+                batch.append(Attempt(block))
+            else:
+                tally.count(block.points, failed)
         return batch
 
     def _batch_blocks(self) -> int:
@@ -216,31 +280,64 @@ class Drive:
         balanced = math.ceil(self._left / (2 * self._engine.capacity))
         return max(1, min(fills, balanced))
 
-    def _take(self, batch: list[Attempt], outcome: Outcome, tally: Tally) -> None:
+    def _end_overdue(self) -> None:
+        """End the workers of batches that were handed out before a deadline was known.
+
+        Since when a point is at work is known to its worker alone, so they get the time of
+        all their points, and as much for waiting in line.
+        """
+        hard = self._orders.deadline.hard_seconds
+        if hard is None:
+            return
+        for ticket, batch in self._live.items():
+            overdue = time.monotonic() - batch.since > 2 * hard * batch.points
+            if overdue and not batch.has_deadline and ticket not in self._overdue:
+                self._overdue.add(ticket)
+                self._engine.kill(ticket)
+
+    # --- taking back ---------------------------------------------------------------------
+
+    def _take(self, ticket: int, outcome: Outcome, tally: Tally) -> None:
+        batch = self._live.pop(ticket).attempts
         match outcome:
             case Done(receipts):
                 for receipt in receipts:
                     tally.add(receipt)
                     self._learn(receipt)
-            case Lost(reason):
+                self._is_over |= self._orders.fail_fast and tally.failed > 0
+            case Lost():
                 tally.lost_workers += 1
-                for block, attempt in batch:
-                    self._take_lost(block, attempt, reason, tally)
+                if ticket in self._overdue:
+                    outcome = Lost("It took too long, beside the other points.", "timeout")
+                self._take_lost(batch, outcome, tally)
             case Raised(kind, text, trace):
                 raise raised_error(kind, text, trace)
 
     def _learn(self, receipt: Receipt) -> None:
+        self._orders.deadline.learn(receipt["points"], receipt["slowest_seconds"])
         took = receipt["compute_seconds"] + receipt["write_seconds"]
         if self._block_seconds is None:
             self._block_seconds = took
         self._block_seconds += SMOOTHING * (took - self._block_seconds)
 
-    def _take_lost(self, block: Block, attempt: int, reason: str, tally: Tally) -> None:
-        """Count a block that was committed before its worker was lost; else try it again."""
-        failed = self._failed_points(block)
-        if failed is not None:
-            tally.count(block.points, failed)
-        elif attempt < MOST_ATTEMPTS:
-            self._again.append((block, attempt + 1))
-        else:
-            tally.lost_blocks.append((block, reason))
+    def _take_lost(self, batch: list[Attempt], lost: Lost, tally: Tally) -> None:
+        """Count what was committed; find out who is to blame; have the rest tried again.
+
+        Blocks are computed one after the other, so the first that is not committed was at work,
+        and those behind it had not begun.
+        """
+        left = []
+        for attempt in batch:
+            failed = self._failed_points(attempt.block)
+            if failed is None:
+                left.append(attempt)
+            else:
+                tally.count(attempt.block.points, failed)
+        if left:
+            at_work = left[0]
+            point = self._point_at(at_work.block, at_work.number)
+            at_work.take_death(point, lost)
+            if at_work.unexplained >= MOST_ATTEMPTS:
+                tally.lost_blocks.append((at_work.block, lost.reason))
+                del left[0]
+        self._again.extendleft(reversed(left))

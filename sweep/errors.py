@@ -25,6 +25,10 @@ class OutputError(SweepError):
     """A stage returned something else than it declares; the point fails with this."""
 
 
+class Timeout(SweepError):
+    """A point took longer than it may; it fails with this."""
+
+
 class StudyError(SweepError):
     """A pipeline's file cannot be found or imported."""
 

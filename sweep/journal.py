@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,12 @@ class Journal:
         After a failure (a full disk) the file may end in half a line; the next record begins
         another file.
         """
+        self.extend([record])
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Write several records, and sync them together."""
         try:
-            append_to_file(self.path, encode_line(record))
+            append_to_file(self.path, b"".join(map(encode_line, records)))
         except OSError:
             self._begin()
             raise
@@ -73,6 +77,26 @@ def read_from(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
 def order_of(record: Record) -> tuple[int, int]:
     """Return what the attempts at one block are ordered by; clocks jump, and differ."""
     return int(record["run"]), int(record["attempt"])
+
+
+def is_carried(record: Record) -> bool:
+    """Tell whether a record came from another store: its block, "", is none of this one.
+
+    Where it was is told by "carried": the name of its block there.
+    """
+    return "carried" in record
+
+
+def is_final(record: Record) -> bool:
+    """Tell whether a record was true when it was written, whatever becomes of its block."""
+    return is_carried(record) or record.get("status") == "copied"
+
+
+def recent_records(folder: Path, bytes_each: int = 50_000) -> Iterator[Record]:
+    """Yield the last records of each file, as far as they are within so many bytes."""
+    for path in journals(folder):
+        for record, _ in read_from(path, max(0, path.stat().st_size - bytes_each)):
+            yield record
 
 
 def journals(folder: Path) -> Iterator[Path]:

@@ -131,9 +131,10 @@ class Plan:
         """The number of points in them."""
         return int(self.grid.block_points()[~self.done].sum())
 
-    def remaining(self) -> Iterator[Block]:
+    def remaining(self, *, backwards: bool = False) -> Iterator[Block]:
         """Yield the blocks that are not committed, in order, each made when it is asked for."""
-        for number in np.flatnonzero(~self.done):
+        numbers = np.flatnonzero(~self.done)
+        for number in numbers[::-1] if backwards else numbers:
             yield self.grid.block(int(number))
 
 

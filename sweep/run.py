@@ -10,19 +10,32 @@ import socket
 import sys
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sweep.changes import refuse_changed_code
+from sweep.deadline import Deadline
 from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
-from sweep.drive import Drive, Stop, Tally
+from sweep.drive import Drive, Orders, Stop, Tally
 from sweep.engines import Engine, make_engine, usable_cores
-from sweep.errors import EngineError, StudyError, resume_command, short_path, writing
+from sweep.engines.memory import usable_memory
+from sweep.errors import (
+    EngineError,
+    StoreBusy,
+    StoreError,
+    StudyError,
+    resume_command,
+    short_path,
+    writing,
+)
 from sweep.forecast import (
     PILOT_SECONDS,
     PLAN_SECONDS,
+    TABLE_FILES,
     Forecast,
     choose_grid,
     forecast,
@@ -31,12 +44,17 @@ from sweep.forecast import (
     sizes,
     time_a_few,
 )
+from sweep.journal import recent_records
+from sweep.marks import read_marks, remove_marks
 from sweep.plan import Block, Grid, Plan
 from sweep.progress import Reporter
 from sweep.provenance import gather
 from sweep.source import code_hash
 from sweep.store import Store, count_failed, exists
 from sweep.store.create import create_store
+from sweep.store.lease import Lease
+from sweep.store.leftovers import sweep_leftovers
+from sweep.store.room import check_room
 from sweep.store.tables import Tables, iso_time
 from sweep.study import Study, load_study, script_of
 
@@ -45,12 +63,48 @@ FOLD_SECONDS = 30.0  # between two renewals of the tables
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: which engine, with how many workers."""
+    """How to run: which engine, with how many workers, and what to do with points that fail.
+
+    Parameters
+    ----------
+    on, workers, tls_dir, dashboard
+        See `sweep.run`.
+    timeout
+        How long a point may take [s]; None: as the others show.
+    retries
+        How often a point that raised is tried again.
+    fail_fast
+        Stop when a point has failed.
+    retry_failed
+        Compute the points again that failed in earlier runs.
+    accept_changes
+        Go on although the code is another than that of the last run.
+    join
+        Work beside the driver that the store has.
+    """
 
     on: str | Executor = "dask"
     workers: int | None = None
     tls_dir: Path | None = None
     dashboard: bool = False
+    timeout: float | None = None
+    retries: int = 0
+    fail_fast: bool = False
+    retry_failed: bool = False
+    accept_changes: bool = False
+    join: bool = False
+
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.timeout, (int, float)) and not isinstance(self.timeout, bool)
+        if self.timeout is not None and not (is_number and 0 < self.timeout < math.inf):
+            raise EngineError(f"timeout={self.timeout!r}: give seconds, more than 0.")
+        if type(self.retries) is not int or self.retries < 0:
+            raise EngineError(f"retries={self.retries!r}: give a whole number, 0 or more.")
+        if self.join and self.retry_failed:
+            raise EngineError(
+                "join goes without retry_failed: who joins does what the driver of the store has "
+                "to do. Let that finish first."
+            )
 
     def engine(self, pipeline: Pipeline, tasks: int) -> Engine:
         """Return the engine for at most so many tasks of a pipeline, not yet started.
@@ -73,11 +127,14 @@ class Options:
             raise EngineError(f"dashboard goes with dask, not with {self.on}.")
         if self.tls_dir and not is_remote:
             raise EngineError(f"tls_dir goes with tls://host:port, not with {self.on}.")
-        fit = max(1, usable_cores() // pipeline.needs.cores)
+        memory, needs = usable_memory(), pipeline.needs
+        fit = max(1, min(usable_cores() // needs.cores, memory // needs.memory_bytes))
+        workers = self.workers or min(fit, tasks)
         return make_engine(
             self.on,
-            workers=self.workers or min(fit, tasks),
-            threads=pipeline.needs.cores,
+            workers=workers,
+            threads=needs.cores,
+            memory_bytes=memory // workers,
             dashboard=self.dashboard,
             tls_dir=self.tls_dir,
         )
@@ -94,6 +151,7 @@ class Summary:
     workers: int
     interrupted: bool
     code_changed_since: int | None  # the run that had another code
+    failed_fast: bool = False  # a point failed, and the rest was left
 
     @property
     def code_text(self) -> str:
@@ -110,7 +168,15 @@ class Summary:
 
 
 def lost_text(summary: Summary) -> str:
-    """Say which blocks lost their workers too often."""
+    """Say why points are left: which blocks lost their workers too often, say."""
+    if summary.failed_fast:
+        return f"Stopped since a point failed; {summary.tally.left} points are left."
+    if summary.tally.stale:
+        return (
+            f"{summary.tally.stale} points that were done did not come out the same when their "
+            "blocks were computed again, and are stale now: their values are those of before. "
+            f"/events says which. To take the new ones: {resume_command(summary.store)}"
+        )
     if not summary.tally.lost_blocks:
         return f"{summary.tally.left} points are left: the engine took no more work."
     block, reason = summary.tally.lost_blocks[0]
@@ -128,35 +194,87 @@ def execute(
     """Compute what is missing of a sweep in the store at `path`, which is made if need be.
 
     `study` says where the pipeline lies; None sends it to the workers by value.
+
+    Raises
+    ------
+    StoreBusy
+        If the store has another driver.
+    StoreMismatch
+        If it holds another sweep, or was computed by other code.
+    DiskError
+        If there is no room for what is left, or the disk refuses.
     """
     pipeline.check_complete()
     begun = time.monotonic()
-    store = Store(path) if exists(path) else None
-    if store is not None:
-        store.check_same(pipeline)
-        todo = store.plan()
-        if not todo.blocks_left:
+    with ExitStack() as held:
+        store = Store(path) if exists(path) else None
+        lease = None
+        if store is not None:
+            store.check_same(pipeline)
+            if not _has_work(store, options):
+                return _nothing_left(store)
             with writing(path):
-                _note_the_killed(store)
-                Tables(store).catch_up()
-            return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
-    tasks = todo.blocks_left if store else math.prod(pipeline.dims.values())
-    engine = options.engine(pipeline, tasks)
-    stop = Stop()
-    with sent(pipeline, study, options.on) as message, stop.on_signals(reporter.say):
-        try:
-            engine.start()
-            for _ in range(engine.capacity):
-                engine.submit("sweep.worker:prepare", {"study": dict(message)})
-            if store is None:
-                grid = _grid(pipeline, path, engine, message)
-                with stop.held_back():
-                    store = create_with(pipeline, study, path, grid)
-            running = _Running(store, pipeline, study, engine, message)
+                lease = None if options.join else held.enter_context(Lease.take(store))
+                _make_ready(store, pipeline, study, options, reporter)
+        elif options.join:
+            raise StoreError(f"{path} is no store yet, so there is nothing to join.")
+        tasks = store.plan().blocks_left if store else math.prod(pipeline.dims.values())
+        engine = options.engine(pipeline, tasks)
+        stop = Stop()
+        message = held.enter_context(sent(pipeline, study, options.on))
+        held.enter_context(stop.on_signals(reporter.say))
+        held.callback(engine.close)
+        engine.start()
+        for _ in range(engine.capacity):
+            engine.submit("sweep.worker:prepare", {"study": dict(message)})
+        if store is None:
+            grid = _grid(pipeline, path, engine, message)
+            _check_room(path, pipeline, grid.points, grid.blocks, reporter)
+            with stop.held_back():
+                store = create_with(pipeline, study, path, grid)
             with writing(path):
-                return running.go(stop, reporter, begun)
-        finally:
-            engine.close()
+                lease = held.enter_context(Lease.take(store))
+        running = _Running(store, pipeline, study, engine, message, lease)
+        with writing(path):
+            return running.go(options, stop, reporter, begun)
+
+
+def _has_work(store: Store, options: Options) -> bool:
+    if store.plan().blocks_left:
+        return True
+    return options.retry_failed and store.count_points()["failed"] > 0
+
+
+def _nothing_left(store: Store) -> Summary:
+    """Put in order what a driver that was killed left undone, and say what there is."""
+    with writing(store.path), suppress(StoreBusy), Lease.take(store):
+        _note_the_killed(store)
+        Tables(store).catch_up()
+    return Summary(store.path, None, _tally(store), 0.0, 0, False, None)
+
+
+def _make_ready(
+    store: Store, pipeline: Pipeline, study: Study | None, options: Options, reporter: Reporter
+) -> None:
+    """Look whether a run may go on in a store, and clear up before it."""
+    if not options.accept_changes:
+        refuse_changed_code(store, study.source if study else script_of(pipeline)[1])
+    if options.join:
+        return
+    sweep_leftovers(store.path)
+    if options.retry_failed:
+        count = store.forget_failures()
+        reporter.say(f"{count} points that failed are tried again.")
+    todo = store.plan()
+    _check_room(store.path, pipeline, todo.points_left, todo.blocks_left, reporter)
+
+
+def _check_room(
+    path: Path, pipeline: Pipeline, points: int, blocks: int, reporter: Reporter
+) -> None:
+    _, together, arrays = sizes(pipeline)
+    if warning := check_room(path, points * together, blocks * arrays + TABLE_FILES):
+        reporter.say(warning)
 
 
 def resume(path: Path, options: Options, reporter: Reporter, study: Study | None) -> Summary:
@@ -229,8 +347,10 @@ class _Running:
         study: Study | None,
         engine: Engine,
         message: Message,
+        lease: Lease | None,
     ) -> None:
         self.store, self.pipeline = store, pipeline
+        self.lease = lease  # None beside another driver
         # Not beside the first points: Python 3.11's parser fails if two threads are at it.
         self.file, source = (study.file, study.source) if study else script_of(pipeline)
         self.engine, self.message = engine, message
@@ -248,22 +368,19 @@ class _Running:
         self.tables = Tables(store)
         self._folded = time.monotonic()
 
-    def go(self, stop: Stop, reporter: Reporter, begun: float) -> Summary:
-        _note_the_killed(self.store)
+    def go(self, options: Options, stop: Stop, reporter: Reporter, begun: float) -> Summary:
+        if self.lease:
+            _note_the_killed(self.store)
         number = self.store.begin_run(self.record)
         todo, tally = self.store.plan(), _tally(self.store)
         reporter.say(self._opening(todo))
+        orders = self._orders(number, options)
         drive = Drive(
             self.engine,
             todo,
-            "sweep.worker:run_batch",
-            {
-                "store": str(self.store.path),
-                "study": dict(self.message),
-                "run": number,
-                "threads": self.pipeline.needs.cores,
-            },
+            orders,
             self._failed_points,
+            lambda block, attempt: self._point_at(number, block, attempt),
         )
         with ThreadPoolExecutor(1) as beside:
             described = beside.submit(self._describe, number)
@@ -275,6 +392,9 @@ class _Running:
                     described.result()
                 finally:
                     self._end(number, tally, stop)
+        if not self.lease:
+            _count_again(tally, self.store)
+            _nothing_left(self.store)
         return Summary(
             self.store.path,
             number,
@@ -283,6 +403,25 @@ class _Running:
             self.engine.capacity,
             interrupted=bool(stop.asked and tally.left),
             code_changed_since=self._other_code(number),
+            failed_fast=bool(options.fail_fast and tally.failed and tally.left),
+        )
+
+    def _orders(self, number: int, options: Options) -> Orders:
+        deadline = Deadline(options.timeout, 60.0 * self.pipeline.needs.minutes)
+        for record in recent_records(self.store.journal_folder):
+            deadline.learn(record["points"], record.get("slowest_seconds", 0.0))
+        return Orders(
+            "sweep.worker:run_batch",
+            {
+                "store": str(self.store.path),
+                "study": dict(self.message),
+                "run": number,
+                "threads": self.pipeline.needs.cores,
+            },
+            deadline,
+            options.retries,
+            options.fail_fast,
+            backwards=self.lease is None,
         )
 
     def _opening(self, todo: Plan) -> str:
@@ -303,9 +442,25 @@ class _Running:
 
     def _tick(self, tally: Tally, reporter: Reporter) -> None:
         reporter.update(tally)
-        if time.monotonic() - self._folded > FOLD_SECONDS:
-            self.tables.fold()
+        if self.lease and time.monotonic() - self._folded > FOLD_SECONDS:
+            self.lease.renew()
+            self._fold()
             self._folded = time.monotonic()
+
+    def _fold(self) -> None:
+        """Renew the tables, if they are still ours to renew."""
+        if self.lease and not self.lease.holds():
+            raise StoreBusy(
+                f"Another driver took {short_path(self.store.path)} over while this one stood "
+                "still. What is committed is kept, and the other goes on."
+            )
+        self.tables.fold()
+
+    def _point_at(self, run: int, block: Block, attempt: int) -> int | None:
+        """Return at which point of an attempt a worker was when it died, as its mark says."""
+        marks = read_marks(self.store.mark_folder)
+        own = (mark.point for mark in marks if mark[:3] == (run, block.number, attempt))
+        return next(own, None)
 
     def _failed_points(self, block: Block) -> int | None:
         status = self.store.read_status(block)
@@ -317,7 +472,9 @@ class _Running:
         state = "complete" if not tally.left else "interrupted" if stop.asked else "incomplete"
         self.record |= {"ended": time.time(), "state": state}
         self.store.update_run(number, self.record)
-        self.tables.fold()
+        remove_marks(self.store.mark_folder, number)
+        if self.lease:
+            self._fold()
 
     def _other_code(self, number: int) -> int | None:
         """Return the newest run before this one whose code was another; None if there is none."""
@@ -347,8 +504,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def _tally(store: Store) -> Tally:
+    tally = Tally(store.grid.points, 0, 0)
+    _count_again(tally, store)
+    return tally
+
+
+def _count_again(tally: Tally, store: Store) -> None:
     counts = store.count_points()
-    return Tally(store.grid.points, counts["done"], counts["failed"])
+    tally.done, tally.failed = counts["done"], counts["failed"]
 
 
 def _commit_seconds(pipeline: Pipeline, path: Path) -> float:

@@ -5,24 +5,27 @@ A point that fails is an outcome, with its exception on record, and costs no oth
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sweep.calls import Calls, Columns, Values
 from sweep.definition import Pipeline
-from sweep.errors import Dropped, OutputError, text_of
+from sweep.errors import Dropped, OutputError, Timeout, text_of
+from sweep.marks import WHOLE_BLOCK
 from sweep.plan import Block
 from sweep.template import DONE, FAILED, Array, block_arrays, template
+from sweep.watch import Watch
 from sweep.within import at_work
 
 Event = dict[str, Any]
 Place = tuple[int, ...]
 
 LONGEST_ERROR = 2000  # characters of an exception's text that are kept
+MOST_NOTES = 100  # a block, of what its points said
 SHORTEST_SECONDS = 1e-9  # a point's time is above nothing, whatever the clock's resolution
 
 
@@ -35,6 +38,31 @@ class Computed:
     events: list[Event]
 
 
+@dataclass(frozen=True)
+class Care:
+    """How to go about a block that workers died at; points are counted in C order.
+
+    `first` is the suspect: it is computed before all others, so that if the worker dies again
+    nobody else is to blame. Those `condemned` are not computed: they fail with an error's type
+    and text. A vectorized stage gets the points one by one.
+    """
+
+    first: int | None = None
+    condemned: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a point may take.
+
+    `seconds` is how long, at most: one that took longer fails, though it came to its end.
+    `retries` is how often it is tried again after an exception.
+    """
+
+    seconds: float | None = None
+    retries: int = 0
+
+
 class Evaluator:
     """A pipeline made ready to compute blocks in this process.
 
@@ -44,10 +72,18 @@ class Evaluator:
         Complete.
     clock
         The seconds that count as a point's.
+    watch
+        Watches over the points.
     """
 
-    def __init__(self, pipeline: Pipeline, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        clock: Callable[[], float] = time.perf_counter,
+        watch: Watch | None = None,
+    ) -> None:
         self.pipeline = pipeline
+        self.watch = watch or Watch()
         self._clock = clock
         arrays = block_arrays(template(pipeline))
         self._arrays = {a.name: a for a in arrays if a.name not in ("status", "run")}
@@ -59,19 +95,21 @@ class Evaluator:
         }
         self._ragged = any(inner.sizes is not None for inner in pipeline.inner.values())
 
-    def compute(self, block: Block) -> Computed:
+    def compute(
+        self, block: Block, limits: Limits | None = None, care: Care | None = None
+    ) -> Computed:
         """Compute all points of a block."""
         arrays = {
             name: np.full((*block.shape, *self._inner(array)), array.fill, array.dtype)
             for name, array in self._arrays.items()
         }
         computed = Computed(arrays, np.full(block.shape, FAILED, np.uint8), [])
-        with at_work("within a point of another one"):
-            if self._vectorized:
-                self._compute_whole(block, computed)
-            else:
-                for here, values in self._points(block):
-                    self._compute_one(block, here, values, computed)
+        work = _Work(block, computed, limits or Limits())
+        with at_work("within a point of another one"), self.watch.listening():
+            if not self._vectorized or care is not None:
+                self._compute_each(work, care or Care())
+            elif not self._compute_whole(work):
+                self._compute_each(work, Care())
         return computed
 
     def time(self, place: Mapping[str, int], copies: int) -> float:
@@ -79,7 +117,7 @@ class Evaluator:
         swept = self.pipeline.values_at(place)
         copies = copies if self._vectorized else 1
         start = self._clock()
-        with at_work("within a point of another one"):
+        with at_work("within a point of another one"), self.watch.listening():
             try:
                 if self._vectorized:
                     columns = {name: np.full(copies, value) for name, value in swept.items()}
@@ -94,6 +132,17 @@ class Evaluator:
 
     # --- one point -----------------------------------------------------------------------
 
+    def _compute_each(self, work: "_Work", care: Care) -> None:
+        """Compute the points of a block one by one, the suspect first."""
+        points: Iterable[tuple[int, tuple[Place, Values]]] = enumerate(self._points(work.block))
+        if care.first is not None:
+            points = sorted(points, key=lambda one: one[0] != care.first)
+        for number, (here, values) in points:
+            if number in care.condemned:
+                work.put(self._place(work.block, here), "failed", *care.condemned[number])
+            else:
+                self._compute_one(work, number, here, values)
+
     def _points(self, block: Block) -> Iterator[tuple[Place, Values]]:
         """Yield each point's place within the block, and the values of what is swept."""
         corner = zip(self.pipeline.axes, block.start, block.shape, strict=True)
@@ -104,59 +153,94 @@ class Evaluator:
                 values |= part
             yield here, values
 
-    def _compute_one(self, block: Block, here: Place, values: Values, computed: Computed) -> None:
-        start = self._clock()
+    def _compute_one(self, work: "_Work", number: int, here: Place, values: Values) -> None:
+        """Compute one point, and take down what became of it and what it said."""
+        start, error = self._clock(), None
+        for _ in range(1 + work.limits.retries):
+            error = self._tried(work, number, here, values)
+            if error is None or isinstance(error, OutputError):
+                break
+            self._clear(work, here)
+        seconds = self._clock() - start
+        if error is None:
+            error = _overtime(seconds, work.limits)
+        place = None
+        if error is not None:
+            place = self._place(work.block, here)
+            self._clear(work, here)
+            work.put(place, "failed", type(error).__name__, self._report(place, error))
+        else:
+            work.computed.status[here] = DONE
+        work.computed.arrays["point_seconds"][here] = max(seconds, SHORTEST_SECONDS)
+        for note in self.watch.notes():
+            work.put(place or self._place(work.block, here), *note)
+
+    def _tried(
+        self, work: "_Work", number: int, here: Place, values: Values
+    ) -> BaseException | None:
+        """Compute a point and return what it raised, if anything."""
+        store = self._store_alone if self._vectorized else self._store_point
         try:
-            for name, value in self._calls.for_point(values):
-                self._keep(name, value, block, here, computed)
+            self.watch.call(number, 1, store, work, here, values)
         except BaseException as error:
             if isinstance(error, Dropped):
                 raise
-            self._fail(block, here, computed, error)
-        else:
-            computed.status[here] = DONE
-        computed.arrays["point_seconds"][here] = max(self._clock() - start, SHORTEST_SECONDS)
+            return error
+        return None
 
-    def _fail(self, block: Block, here: Place, computed: Computed, error: BaseException) -> None:
-        """Take down why a point failed; what was stored of it so far goes."""
+    def _store_point(self, work: "_Work", here: Place, values: Values) -> None:
+        for name, value in self._calls.for_point(values):
+            self._keep(name, value, work.block, here, work.computed)
+
+    def _store_alone(self, work: "_Work", here: Place, values: Values) -> None:
+        """Compute a point through stages that take a block, as a block of its own."""
+        block = work.block
+        start = tuple(low + i for low, i in zip(block.start, here, strict=True))
+        one = Block(block.number, block.index, start, (1,) * len(here))
+        views = {name: _at(array, here) for name, array in work.computed.arrays.items()}
+        self._store_whole(one, Computed(views, _at(work.computed.status, here), []))
+
+    def _clear(self, work: "_Work", here: Place) -> None:
+        """Forget what was stored of a point that failed."""
         for name in self._sizes:
-            computed.arrays[name][here] = self._arrays[name].fill
-        place = {dim: block.start[i] + here[i] for i, dim in enumerate(self.pipeline.dims)}
+            work.computed.arrays[name][here] = self._arrays[name].fill
+
+    def _place(self, block: Block, here: Place) -> dict[str, int]:
+        return {dim: block.start[i] + here[i] for i, dim in enumerate(self.pipeline.dims)}
+
+    def _report(self, place: dict[str, int], error: BaseException) -> str:
         text = _report(error)
         if isinstance(error, OutputError):
             values = self.pipeline.values_at(place).items()
             at = ", ".join(f"{name}={value!r}" for name, value in values)
             text += f" At {at}." if at else ""
-        computed.events.append(
-            {
-                "place": place,
-                "kind": "failed",
-                "error_type": type(error).__name__,
-                "error": text[:LONGEST_ERROR],
-            }
-        )
+        return text[:LONGEST_ERROR]
 
     # --- a whole block -------------------------------------------------------------------
 
-    def _compute_whole(self, block: Block, computed: Computed) -> None:
-        """Compute a block through its vectorized stages; point by point if that fails."""
+    def _compute_whole(self, work: "_Work") -> bool:
+        """Compute a block through its vectorized stages; False if its points are to be alone."""
+        block, computed = work.block, work.computed
         start = self._clock()
-        corner = tuple(slice(n) for n in block.shape)
         try:
-            for name, column in self._calls.for_block(self._columns(block), block.points):
-                self._keep_column(name, column, block, computed)
+            self.watch.call(WHOLE_BLOCK, block.points, self._store_whole, block, computed)
         except BaseException as error:
             if isinstance(error, Dropped):
                 raise
-            if block.points == 1:
-                self._fail(block, (0,) * len(block.shape), computed, error)
-            else:
-                self._split(block, computed)
-                return
-        else:
-            computed.status[corner] = DONE
+            self.watch.notes()  # each will say its own
+            return False
         each = (self._clock() - start) / block.points
-        computed.arrays["point_seconds"][corner] = max(each, SHORTEST_SECONDS)
+        if _overtime(each, work.limits):
+            return False
+        computed.status[...] = DONE
+        computed.arrays["point_seconds"][...] = max(each, SHORTEST_SECONDS)
+        for note in self.watch.notes():
+            work.put(self._place(block, (0,) * len(block.shape)), *note)
+        return True
+
+    def _store_whole(self, block: Block, computed: Computed) -> None:
+        for name, column in self._calls.for_block(self._columns(block), block.points):
+            self._keep_column(name, column, block, computed)
 
     def _keep_column(self, name: str, column: Any, block: Block, computed: Computed) -> None:
         """Store an output of all points of a block; one by one where their sizes differ."""
@@ -173,15 +257,6 @@ class Evaluator:
         checked = self._check(name, value, self._sizes_at(name, block, here))
         where: tuple[int | slice, ...] = (*here, *(slice(n) for n in checked.shape))
         computed.arrays[name][where] = checked
-
-    def _split(self, block: Block, computed: Computed) -> None:
-        """Compute each point as a block of its own."""
-        for here in np.ndindex(block.shape):
-            start = tuple(low + i for low, i in zip(block.start, here, strict=True))
-            one = Block(block.number, block.index, start, (1,) * len(here))
-            views = {name: _at(array, here) for name, array in computed.arrays.items()}
-            inside = Computed(views, _at(computed.status, here), computed.events)
-            self._compute_whole(one, inside)
 
     def _columns(self, block: Block) -> Columns:
         """Return the swept parameters of a block's points, each of shape (points,)."""
@@ -240,6 +315,26 @@ class Evaluator:
         return f"{stage.name}()"
 
 
+class _Work(NamedTuple):
+    """A block while it is computed."""
+
+    block: Block
+    computed: Computed
+    limits: Limits
+
+    def put(self, place: dict[str, int], kind: str, error_type: str, error: str) -> None:
+        """Take down an event; what was merely said, of a hundred points at most."""
+        events = self.computed.events
+        if kind == "failed" or len(events) < MOST_NOTES:
+            events.append({"place": place, "kind": kind, "error_type": error_type, "error": error})
+
+
+def _overtime(seconds: float, limits: Limits) -> Timeout | None:
+    if limits.seconds is None or seconds <= limits.seconds:
+        return None
+    return Timeout(f"It took {seconds:.3g} s; a point may take {limits.seconds:g} s.")
+
+
 def _at(array: np.ndarray, here: Place) -> np.ndarray:
     """Return the view of one point, with swept dims of length 1."""
     return array[tuple(slice(i, i + 1) for i in here)]
@@ -263,7 +358,7 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
 
 def _report(error: BaseException) -> str:
     """Return the exception's text and where it was raised."""
-    if isinstance(error, OutputError):
+    if isinstance(error, (OutputError, Timeout)):
         return str(error)
     trace = error.__traceback__
     while trace and trace.tb_next:

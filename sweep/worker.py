@@ -3,7 +3,6 @@
 Every engine calls `run_batch` with names and indices; what goes back is a receipt a block.
 """
 
-import importlib
 import json
 import os
 import resource
@@ -13,20 +12,25 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from sweep.compiling import compile_seconds, import_numba, point_clock, set_threads
 from sweep.definition import Axis, Pipeline
 from sweep.definition.constants import restored
 from sweep.delivery import Message, received
 from sweep.errors import writing
 from sweep.journal import Journal
+from sweep.marks import Marker
 from sweep.modules import source_of
 from sweep.plan import Block
+from sweep.reproduce import hold_against
 from sweep.store import BlockWriter, Store, count_failed
 from sweep.store.chunks import encode_chunk
-from sweep.task import Evaluator
+from sweep.task import Care, Computed, Evaluator, Limits
+from sweep.template import DONE, STALE
+from sweep.watch import Watch
 
 
 class Receipt(TypedDict):
@@ -35,6 +39,9 @@ class Receipt(TypedDict):
     block: int
     points: int
     failed: int
+    stale: int
+    noted: int
+    slowest_seconds: float
     compute_seconds: float
     compile_seconds: float
     write_seconds: float
@@ -47,9 +54,10 @@ class Workspace:
         self.store = Store(store)
         pipeline = self.store.bind(received(study))
         _meet_numba(study)
-        self.evaluator = Evaluator(pipeline, point_clock)
         self.writer = BlockWriter(self.store, pipeline)
         self.journal = Journal(self.store.journal_folder)
+        self.marker = Marker(self.store.mark_folder, self.journal.worker)
+        self.evaluator = Evaluator(pipeline, point_clock, Watch(self.marker))
 
 
 _one_at_a_time = Lock()
@@ -60,9 +68,10 @@ def run_batch(
     store: str,
     study: Message,
     run: int,
-    blocks: Sequence[Sequence[int]],
+    blocks: Sequence[Sequence[Any]],
     submitted: float,
     threads: int,
+    limits: Mapping[str, Any],
 ) -> list[Receipt]:
     """Compute and commit blocks, one after the other.
 
@@ -75,11 +84,15 @@ def run_batch(
     run
         Number of the run.
     blocks
-        Pairs of a block's number and the number of this attempt at it.
+        A block's number, the number of this attempt at it, and, for one that workers died at, the
+        suspected point (or None) and the condemned ones: rows of number, error's type and text.
     submitted
         When the batch was handed in, in seconds since 1970.
     threads
         Kernel threads.
+    limits
+        "seconds" and "retries" of a point (see `Limits`), and "hard_seconds": a point that takes
+        longer takes this worker along, where that can be replaced.
 
     Raises
     ------
@@ -89,13 +102,34 @@ def run_batch(
         If a block cannot be written.
     """
     with _one_at_a_time:
-        here = _workspace(store, study)
+        with writing(store):
+            here = _workspace(store, study)
+        here.evaluator.watch.hard_seconds = limits["hard_seconds"]
+        mine = Limits(limits["seconds"], limits["retries"])
         receipts = []
-        for number, attempt in blocks:
-            block = here.store.grid.block(number)
+        for number, attempt, *care in blocks:
+            order = _Order(here.store.grid.block(number), run, attempt, mine, _care(*care))
             with writing(store):  # a model's own OSError is an event of its point
-                receipts.append(_run_block(here, block, run, attempt, submitted, threads))
+                receipts.append(_run_block(here, order, submitted, threads))
         return receipts
+
+
+class _Order(NamedTuple):
+    """A block to compute, and how."""
+
+    block: Block
+    run: int
+    attempt: int
+    limits: Limits
+    care: Care | None
+
+
+def _care(
+    first: int | None = None, condemned: Sequence[Sequence[Any]] | None = None
+) -> Care | None:
+    if condemned is None:
+        return None
+    return Care(first, {number: (kind, text) for number, kind, text in condemned})
 
 
 def prepare(study: Message) -> None:
@@ -137,7 +171,7 @@ def time_points(
         start = time.perf_counter()
         for point in points:
             one = Evaluator(_at_point(pipeline, constants, point), point_clock)
-            _set_threads(pipeline.needs.cores)
+            set_threads(pipeline.needs.cores)
             place = dict.fromkeys(point, 0)
             took = one.time(place, copies)
             if not found and time.perf_counter() - start < seconds / 2:
@@ -157,21 +191,25 @@ def _at_point(
     return pipeline.having(axes, {**pipeline.constants, **told})
 
 
-def _run_block(
-    here: Workspace, block: Block, run: int, attempt: int, submitted: float, threads: int
-) -> Receipt:
+def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -> Receipt:
+    block, run = order.block, order.run
     started = time.time()
     clock, compiled = time.perf_counter(), compile_seconds()
-    _set_threads(threads)
-    computed = here.evaluator.compute(block)
+    set_threads(threads)
+    here.marker.begin(run, block.number, order.attempt)
+    computed = here.evaluator.compute(block, order.limits, order.care)
     compiled = compile_seconds() - compiled
     computing = time.perf_counter() - clock
-    arrays = {**computed.arrays, "run": _run_numbers(computed.status, run)}
-    checksums = here.writer.write_outputs(block, arrays)
+    computed.arrays["run"] = np.full(block.shape, run, np.int32)
+    _hold_against_what_is_done(here, block, computed)
+    checksums = here.writer.write_outputs(block, computed.arrays)
     receipt = Receipt(
         block=block.number,
         points=block.points,
         failed=count_failed(computed.status),
+        stale=int(np.count_nonzero(computed.status == STALE)),
+        noted=len({str(e["place"]) for e in computed.events if e["kind"] != "failed"}),
+        slowest_seconds=_slowest(computed.arrays["point_seconds"]),
         compute_seconds=computing - compiled,
         compile_seconds=compiled,
         write_seconds=time.perf_counter() - clock - computing,
@@ -181,7 +219,7 @@ def _run_block(
             **receipt,
             "block": block.name,
             "run": run,
-            "attempt": attempt,
+            "attempt": order.attempt,
             "status": "failed" if receipt["failed"] else "done",
             "started": started,
             "ended": time.time(),
@@ -195,8 +233,19 @@ def _run_block(
     return receipt
 
 
-def _run_numbers(status: np.ndarray, run: int) -> np.ndarray:
-    return np.full(status.shape, run, np.int32)
+def _hold_against_what_is_done(here: Workspace, block: Block, computed: Computed) -> None:
+    """Look whether a block was in part done before, and comes out the same."""
+    status = here.store.read_status(block)
+    if status is None or not (status == DONE).any():
+        return
+    before = here.writer.read_outputs(block)
+    if before is not None:
+        hold_against(status, before, computed, list(here.evaluator.pipeline.dims), block.start)
+
+
+def _slowest(seconds: np.ndarray) -> float:
+    """Return the longest of some times, 0 if there is none."""
+    return float(np.nan_to_num(seconds).max(initial=0.0))
 
 
 def _process_facts(threads: int) -> dict[str, Any]:
@@ -221,40 +270,10 @@ def _workspace(store: str, study: Message) -> Workspace:
     return _open[key]
 
 
-# --- numba, only if the study uses it ----------------------------------------------------
-
-_compile_clock: Any = None
-
-
-def point_clock() -> float:
-    """Return a time [s] that stands still while numba compiles."""
-    return time.perf_counter() - compile_seconds()
-
-
-def compile_seconds() -> float:
-    """Return the seconds that this process has spent in numba's compiler."""
-    global _compile_clock
-    if _compile_clock is None and "numba" in sys.modules:
-        from numba.core import event
-
-        _compile_clock = event.TimingListener()
-        event.register("numba:compile", _compile_clock)
-    if _compile_clock is None or not _compile_clock.done:
-        return 0.0
-    return float(_compile_clock.duration)
-
-
 def _meet_numba(study: Message) -> None:
     """Import numba before the first point where the study will, inside of a function maybe.
 
     Its threads are then set, and its compiler is watched, from the first point on.
     """
     if "file" in study and any("numba" in text for text in source_of(Path(study["file"])).values()):
-        importlib.import_module("numba")
-
-
-def _set_threads(threads: int) -> None:
-    if "numba" in sys.modules:
-        import numba
-
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        import_numba()

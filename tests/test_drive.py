@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.drive import BATCH_SECONDS, LONG_SECONDS, Drive, Stop, Tally
+from sweep.drive import BATCH_SECONDS, LONG_SECONDS, Drive, Orders, Stop, Tally
 from sweep.engines import Arguments, Done, Outcome
 from sweep.plan import Grid, Plan
 from sweep.worker import Receipt
@@ -38,7 +38,7 @@ class PromptEngine:
         """Do nothing."""
 
     def submit(self, function: str, arguments: Arguments) -> int:
-        batch = [number for number, _ in arguments["blocks"]]
+        batch = [number for number, *_ in arguments["blocks"]]
         self.batches.append(batch)
         self.in_flight[len(self.batches)] = batch
         self.in_flight_at_submit.append(len(self.in_flight))
@@ -58,6 +58,9 @@ class PromptEngine:
             block=block,
             points=1,
             failed=0,
+            stale=0,
+            noted=0,
+            slowest_seconds=0.6 * self.block_seconds,
             compute_seconds=0.6 * self.block_seconds,
             compile_seconds=100.0,  # once, and no part of what a block takes
             write_seconds=0.4 * self.block_seconds,
@@ -79,7 +82,8 @@ def drive(
     """Hand out so many blocks of one point, and return what became of them."""
     plan = Plan(Grid((blocks,), (1,)), np.zeros(blocks, bool))
     tally = Tally(points=blocks, done=0, failed=0)
-    made = Drive(engine, plan, "a:b", {}, lambda block: None)
+    orders = Orders("a:b", {})
+    made = Drive(engine, plan, orders, lambda block: None, lambda block, attempt: None)
     made.run(tally, stop or Stop(), report)
     return tally
 

@@ -257,7 +257,9 @@ OUTPUTS = {"profile", "total", "steps", "rising", "noise", "point_seconds", "run
 
 
 def compute(store: Store, study: Study, *blocks: int) -> None:
-    run_batch(str(store.path), study.reference, 1, [(number, 1) for number in blocks], 0.0, 1)
+    limits = {"seconds": None, "retries": 0, "hard_seconds": None}
+    batch = [(number, 1) for number in blocks]
+    run_batch(str(store.path), study.reference, 1, batch, 0.0, 1, limits)
 
 
 def written_to(disk: Disk, folder: Path) -> list[Step]:

@@ -25,7 +25,7 @@ OWNERS = {
     "distributed": ["sweep/engines/dask"],
     "google_crc32c": ["sweep/store"],
     "mpi4py": ["sweep/engines/mpi.py"],
-    "numba": ["pipelines", "sweep/worker.py"],
+    "numba": ["pipelines", "sweep/compiling.py"],
     "numcodecs": ["sweep/store"],
     "pipelines": ["pipelines"],
     "rich": ["sweep/cli.py", "sweep/progress.py"],

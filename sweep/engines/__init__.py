@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sweep.errors import EngineError, did_you_mean
 
@@ -35,11 +35,19 @@ class Raised:
     trace: str
 
 
+Cause = Literal["died", "timeout", "memory", "unknown"]
+
+
 @dataclass(frozen=True)
 class Lost:
-    """The worker that ran the call is gone; nobody knows how far it came."""
+    """The worker that ran the call is gone; nobody knows how far it came.
+
+    `cause` is "timeout" if it ran over the deadline of what it was at, "memory" if it was ended
+    because it took more than its share, "unknown" if it may be somebody else's doing.
+    """
 
     reason: str
+    cause: Cause = "unknown"
 
 
 Outcome = Done | Raised | Lost
@@ -88,6 +96,7 @@ def make_engine(
     *,
     workers: int = 1,
     threads: int = 1,
+    memory_bytes: int | None = None,
     dashboard: bool = False,
     tls_dir: Path | None = None,
 ) -> Engine:
@@ -103,6 +112,8 @@ def make_engine(
         Worker processes to start, or that the executor has.
     threads
         Kernel threads of a worker (NUMBA_NUM_THREADS).
+    memory_bytes
+        What a worker of ours may take; one that takes more is ended. None: all there is.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -126,11 +137,11 @@ def make_engine(
     if on == "processes":
         from sweep.engines.processes import ProcessesEngine
 
-        return ProcessesEngine(workers, threads)
+        return ProcessesEngine(workers, threads, memory_bytes)
     if on == "dask":
         from sweep.engines.dask import LocalDaskEngine
 
-        return LocalDaskEngine(workers, threads, dashboard=dashboard)
+        return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 

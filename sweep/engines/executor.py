@@ -5,6 +5,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from queue import Empty, SimpleQueue
 
 from sweep.engines import Arguments, Lost, Outcome, Raised
+from sweep.engines.death import WorkerDied
 from sweep.engines.messages import answer, call_message, read_answer
 from sweep.errors import EngineLost
 
@@ -70,6 +71,7 @@ def _outcome(future: "Future[str]") -> Outcome:
     try:
         return read_answer(future.result())
     except (BrokenExecutor, CancelledError) as error:
-        return Lost(str(error) or "The call was cancelled.")
+        cause = error.cause if isinstance(error, WorkerDied) else "unknown"
+        return Lost(str(error) or "The call was cancelled.", cause)
     except Exception as error:  # the executor's own: its workers cannot import this package, say
         return Raised(type(error).__name__, str(error), traceback.format_exc())

@@ -11,9 +11,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from sweep.engines import Done, Raised
+from sweep.engines.death import WorkerDied
 from sweep.engines.executor import ExecutorEngine
 from sweep.engines.messages import answer, call_message, read_answer
-from sweep.engines.workers import MOST_STARTS, Driver, WorkerDied, WorkerProcess
+from sweep.engines.workers import MOST_STARTS, Driver, WorkerProcess
 
 
 class RemoteError(Exception):
@@ -41,10 +42,12 @@ class WorkerPool(Executor):
         Number of workers.
     threads
         Kernel threads of a worker.
+    memory_bytes
+        What a worker may take; None: all there is.
     """
 
-    def __init__(self, count: int, threads: int = 1) -> None:
-        self._threads = threads
+    def __init__(self, count: int, threads: int = 1, memory_bytes: int | None = None) -> None:
+        self._threads, self._memory_bytes = threads, memory_bytes
         self._calls: SimpleQueue[tuple[Future[Any], str] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._running: dict[Future[Any], WorkerProcess] = {}
@@ -124,7 +127,7 @@ class WorkerPool(Executor):
     def _start_worker(self) -> WorkerProcess:
         for _ in range(MOST_STARTS):
             try:
-                worker = WorkerProcess("sweep.engines.processes", self._threads)
+                worker = WorkerProcess("sweep.engines.processes", self._threads, self._memory_bytes)
                 worker.receive()
                 return worker
             except WorkerDied as death:
@@ -190,10 +193,12 @@ class ProcessesEngine(ExecutorEngine):
         Number of workers.
     threads
         Kernel threads of a worker.
+    memory_bytes
+        What a worker may take; None: all there is.
     """
 
-    def __init__(self, count: int, threads: int) -> None:
-        self._pool = WorkerPool(count, threads)
+    def __init__(self, count: int, threads: int, memory_bytes: int | None = None) -> None:
+        self._pool = WorkerPool(count, threads, memory_bytes)
         super().__init__(self._pool, count)
         self.name = "processes"
 
@@ -217,7 +222,7 @@ class ProcessesEngine(ExecutorEngine):
 def main() -> None:
     """Be a worker, until the driver sends no more."""
     driver = Driver(sys.argv[1:])
-    driver.say_ready("ready")
+    driver.reply("ready")
     for message in driver.requests:
         driver.reply(answer(message))
 

@@ -2,8 +2,9 @@
 
 Not multiprocessing, whose spawn imports the main script again: that needs a ``__main__`` guard
 in every script and fails in a notebook. A worker finds modules where the driver finds them.
-Driver and worker talk in lines over two pipes of their own; stdout and stderr belong to the
-code that is being run.
+Driver and worker talk in lines over two pipes of their own. Stdout and stderr belong to the code
+that is being run, and go to a file without a name: the worker takes from it what each point
+printed, and the driver, when the worker has died, its last words.
 
 A third pipe, the lifeline, carries nothing. When the driver ends, however it ends, that pipe
 closes and the worker is killed, with whatever it had started.
@@ -21,9 +22,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from pathlib import Path
+
+from sweep.engines import Cause
+from sweep.engines.death import TAIL_BYTES, WorkerDied, death_of
+from sweep.engines.memory import guard
+from sweep.watch import Process, as_worker
 
 THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
@@ -33,11 +38,6 @@ THREAD_VARIABLES = (
 )
 MOST_STARTS = 3  # deaths in a row, each before a first word, until workers are given up
 GOODBYE_SECONDS = 1.0  # for what a worker does at its exit
-TAIL_BYTES = 2000  # of what a worker printed before it died at its start
-
-
-class WorkerDied(BrokenExecutor):
-    """A worker process is gone; the text says how it ended."""
 
 
 class WorkerProcess:
@@ -51,6 +51,8 @@ class WorkerProcess:
         What the worker runs with ``python -m``; it talks to us through a `Driver`.
     threads
         Kernel threads.
+    memory_bytes
+        What it may take; if it takes more, it is ended. None: all there is.
 
     Raises
     ------
@@ -58,9 +60,11 @@ class WorkerProcess:
         If the system has no room for a process.
     """
 
-    def __init__(self, module: str, threads: int) -> None:
+    def __init__(self, module: str, threads: int, memory_bytes: int | None = None) -> None:
+        self.memory_bytes = memory_bytes
         self.ready = False  # it has said its first word
         self.killed = False  # by us
+        self._killed_for: Cause | None = None
         self._death: WorkerDied | None = None
         self._lock = threading.Lock()  # a pid that was reaped is not ours to kill
         request_end, requests = os.pipe()
@@ -70,7 +74,8 @@ class WorkerProcess:
         self._replies = io.BufferedReader(io.FileIO(replies))
         self._lifeline = io.FileIO(lifeline, "w")
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the pipes
-        theirs = (request_end, reply_end, lifeline_end, os.dup(2))
+        fcntl.fcntl(self._printed, fcntl.F_SETFL, os.O_APPEND | os.O_RDWR)  # it is cut now and then
+        theirs = (request_end, reply_end, lifeline_end)
         command = [sys.executable, "-P", "-X", "faulthandler", "-m", module]
         try:
             self._process = subprocess.Popen(
@@ -88,6 +93,12 @@ class WorkerProcess:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
+        guard(self)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
 
     @property
     def replies(self) -> int:
@@ -132,17 +143,22 @@ class WorkerProcess:
         return bool(pipe.poll(seconds * 1000))
 
     def printed(self) -> str:
-        """Return the end of what the worker printed before it was ready."""
+        """Return the end of what the worker printed at its start, or since its last point."""
         file = self._printed.fileno()  # read at an offset: the worker writes where it points
         start = max(0, os.fstat(file).st_size - TAIL_BYTES)
         return os.pread(file, TAIL_BYTES, start).decode(errors="replace").strip()
 
-    def kill(self) -> None:
+    def kill(self, cause: Cause | None = None) -> None:
         """Kill the worker and the processes that it started."""
         with self._lock:
             self.killed = True
             if self._death is None:
+                self._killed_for = self._killed_for or cause
                 self._kill_group()
+
+    def end_for_memory(self) -> None:
+        """Kill the worker, since it takes more than its share of the memory."""
+        self.kill("memory")
 
     def say_goodbye(self) -> None:
         """Let the worker end by itself, for a second; then kill it."""
@@ -156,12 +172,20 @@ class WorkerProcess:
         with self._lock:
             if self._death is None:
                 self._kill_group()
-                text = f"Worker {self._process.pid} {_ending(self._process.wait())}"
-                if not self.ready:
-                    text += f" before it was ready.\n{self.printed()}"
-                self._death = WorkerDied(text)
+                code, peak = self._reap()
+                self._death = death_of(self.pid, code, peak, self.printed(), self._killed_for)
                 self._close()
         return self._death
+
+    def _reap(self) -> tuple[int, int]:
+        """Wait for the end; return the exit code, or minus the signal, and the peak memory."""
+        try:
+            _, status, used = os.wait4(self.pid, 0)
+        except ChildProcessError:  # whose program ignores SIGCHLD
+            return self._process.wait(), 0
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return self._process.returncode, used.ru_maxrss * unit
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nothing but its exit code is left
@@ -187,13 +211,6 @@ def _import_path() -> list[str]:
     return [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - '' is this folder
 
 
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-    return f"was killed by {name}"
-
-
 class Driver:
     """The worker's end.
 
@@ -205,22 +222,13 @@ class Driver:
 
     def __init__(self, descriptors: Sequence[str]) -> None:
         *numbers, import_path = descriptors
-        requests, replies, lifeline, console = map(int, numbers)
+        requests, replies, lifeline = map(int, numbers)
         sys.path[:] = json.loads(import_path)
         _end_with(lifeline)
         _keep_from_children(requests, replies, lifeline)
         self.requests = os.fdopen(requests, encoding="ascii")
         self._replies = replies
-        self._console = console
-
-    def say_ready(self, word: str) -> None:
-        """Send the first word; from now on what is printed goes to the driver's stderr."""
-        os.dup2(self._console, 1)
-        os.dup2(self._console, 2)
-        os.close(self._console)
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or a file may be behind it
-            sys.stdout.reconfigure(line_buffering=True)
-        self.reply(word)
+        as_worker(Process(expendable=True, output=os.dup(1)))
 
     def reply(self, line: str) -> None:
         """Send a line."""

@@ -42,7 +42,7 @@ async def be_worker(driver: Driver) -> None:
 
         farewell: list[asyncio.Task[Any]] = []
         loop.add_reader(end, leave)
-        driver.say_ready(worker.address)
+        driver.reply(worker.address)
         await worker.finished()
 
 

@@ -12,12 +12,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import dask.config
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, get_worker
 
-from sweep.engines import Arguments, Lost, Outcome
+from sweep.engines import Arguments, Cause, Lost, Outcome
 from sweep.engines.dask.settings import quiet
 from sweep.engines.messages import answer, call_message, read_answer
 from sweep.errors import EngineError, EngineLost
+from sweep.watch import Process, as_worker
 
 
 class DaskEngine(ABC):
@@ -204,7 +205,7 @@ class DaskEngine(ABC):
         self._mind_absence()
         self._dispatch()
 
-    def _left(self, address: str, reason: str) -> None:
+    def _left(self, address: str, reason: str, cause: Cause = "unknown") -> None:
         self._workers.discard(address)
         self._mind_absence()
         if address in self._idle:
@@ -212,7 +213,7 @@ class DaskEngine(ABC):
         if address in self._running:
             ticket, task = self._running.pop(address)
             task.cancel()
-            self._ended.put((ticket, Lost(reason)))
+            self._ended.put((ticket, Lost(reason, cause)))
 
     def _mind_absence(self) -> None:
         if self._workers and self._patience:
@@ -259,5 +260,7 @@ def answer_here(message: str) -> str:
 
     It would otherwise hand its tasks to this cluster, whose workers are waiting for it.
     """
+    if get_worker().nanny is not None:  # who replaces it
+        as_worker(Process(expendable=True))
     with dask.config.set(scheduler="synchronous"):
         return answer(message)

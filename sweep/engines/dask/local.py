@@ -11,7 +11,8 @@ from distributed import Client, Scheduler
 from sweep.engines.certificates import private_folder, write_certificates
 from sweep.engines.dask.engine import DaskEngine
 from sweep.engines.dask.settings import LOOPBACK, read_security, settings
-from sweep.engines.workers import MOST_STARTS, WorkerDied, WorkerProcess
+from sweep.engines.death import WorkerDied
+from sweep.engines.workers import MOST_STARTS, WorkerProcess
 from sweep.errors import EngineError
 
 LOCAL_SECONDS = 30 * 24 * 3600.0  # that the certificates are good for
@@ -27,16 +28,25 @@ class LocalDaskEngine(DaskEngine):
         Number of workers.
     threads
         Kernel threads of a worker; it runs one call at a time.
+    memory_bytes
+        What a worker may take; None: all there is.
     dashboard
         Whether to serve Dask's dashboard, on the loopback interface: who is logged in on this
         machine can read it. `dashboard_link` says where.
     """
 
-    def __init__(self, count: int, threads: int, *, dashboard: bool = False) -> None:
+    def __init__(
+        self,
+        count: int,
+        threads: int,
+        memory_bytes: int | None = None,
+        *,
+        dashboard: bool = False,
+    ) -> None:
         if dashboard and importlib.util.find_spec("bokeh") is None:
             raise EngineError("Dask's dashboard needs bokeh: pip install bokeh")
         super().__init__(count, PATIENCE_SECONDS)
-        self._threads = threads
+        self._threads, self._memory_bytes = threads, memory_bytes
         self._has_dashboard = dashboard
         self.dashboard_link = ""
         self._greeting = ""  # what a worker has to know
@@ -75,7 +85,7 @@ class LocalDaskEngine(DaskEngine):
 
     def _start_worker(self) -> None:
         try:
-            process = WorkerProcess("sweep.engines.dask", self._threads)
+            process = WorkerProcess("sweep.engines.dask", self._threads, self._memory_bytes)
             process.send(self._greeting)
         except WorkerDied as death:
             self._retry(death)
@@ -91,7 +101,7 @@ class LocalDaskEngine(DaskEngine):
         except WorkerDied as death:
             address = self._processes.pop(process)
             if address:
-                self._left(address, str(death))
+                self._left(address, str(death), death.cause)
                 self._start_worker()
             else:
                 self._retry(death)

@@ -1,0 +1,57 @@
+"""Whether the code of a study is that which a store was computed with, and how it differs."""
+
+from collections.abc import Iterator, Mapping
+from difflib import unified_diff
+
+from sweep.errors import StoreMismatch, short_path
+from sweep.source import code_hash
+from sweep.store import Store
+
+MOST_LINES = 60  # of a difference that is shown
+
+
+def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
+    """Refuse code that is not that of the last run, where that has left points that are done.
+
+    Comments, docstrings and layout do not count.
+
+    Raises
+    ------
+    StoreMismatch
+        With the difference, and what to do.
+    """
+    number, before = _last_source(store)
+    if code_hash(before) == code_hash(source) or not number:
+        return
+    if not store.count_points()["done"]:
+        return
+    lines = list(difference(before, source))
+    shown = lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        shown.append(f"... and {len(lines) - MOST_LINES} lines more")
+    raise StoreMismatch(
+        f"The code has changed since run {number} of {short_path(store.path)}:\n"
+        + "\n".join(shown)
+        + "\nIf the points that are done are still right, go on with --accept-changes (in Python: "
+        "accept_changes=True); the dataset tells which run computed which point. If not, run the "
+        "sweep into a new store."
+    )
+
+
+def _last_source(store: Store) -> tuple[int, Mapping[str, str]]:
+    """Return the newest run whose code is on record, and that code; 0 if there is none."""
+    for number in reversed(store.run_files()):
+        record = store.read_run(number)
+        if record.get("source"):
+            return number, record["source"]
+    return 0, {}
+
+
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of a unified diff of the files whose code differs."""
+    for name in sorted({*before, *now}):
+        old, new = before.get(name, ""), now.get(name, "")
+        if code_hash({name: old}) != code_hash({name: new}):
+            yield from unified_diff(
+                old.splitlines(), new.splitlines(), f"then/{name}", f"now/{name}", "", "", 2, ""
+            )

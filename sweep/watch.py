@@ -1,0 +1,177 @@
+"""What surrounds a point: it leaves no trace in the process, and what it says is kept.
+
+Before each point the worker's mark is put and the deadline is set; after it the working folder
+is put back, a forked child is ended, and warnings, log lines and prints are taken down. Numpy's
+error state, and all else that Python keeps in context variables, ends with the point.
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import Any, NamedTuple
+
+from sweep.marks import NO_POINT, Marker
+
+LONGEST_TEXT = 2000  # characters of what a point says that are kept
+
+
+class Process(NamedTuple):
+    """What this process is: `as_worker` says so once."""
+
+    expendable: bool = False  # it may be killed, and is replaced
+    output: int | None = None  # descriptor of the file that stdout and stderr are
+
+
+_process = Process()
+
+
+def as_worker(process: Process) -> None:
+    """Say that this process is a worker."""
+    global _process
+    _process = process
+
+
+def hold_deadline() -> float:
+    """Let no deadline pass for a while, and return what was left of it [s], 0 for none."""
+    return signal.setitimer(signal.ITIMER_REAL, 0)[0] if _process.expendable else 0.0
+
+
+def let_deadline_go_on(left: float) -> None:
+    """Let what `hold_deadline` returned pass from now on."""
+    if left:
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
+class Note(NamedTuple):
+    """Something that a point said: kind ("warned", "logged", "printed"), its type, its text."""
+
+    kind: str
+    type: str
+    text: str
+
+
+class Watch:
+    """Watches over the points of one worker.
+
+    Parameters
+    ----------
+    marker
+        Where to mark what is at work, if anywhere.
+    """
+
+    def __init__(self, marker: Marker | None = None) -> None:
+        self.marker = marker
+        self.hard_seconds: float | None = None  # a point that takes longer takes this process along
+        self._notes: list[Note] = []
+        self._timer = 0.0  # what is set, 0 for none
+        self._pid = 0
+        self._folder = -1
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Watch over what is computed inside: a block."""
+        keeper = _Keeper(self._notes)
+        self._pid = os.getpid()
+        self._folder = os.open(".", os.O_RDONLY)
+        logging.getLogger().addHandler(keeper)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", append=True)  # not once a process: at each point
+                warnings.showwarning = self._warned
+                self._take_output()  # of imports
+                yield
+        finally:
+            logging.getLogger().removeHandler(keeper)
+            os.close(self._folder)
+
+    def call(self, point: int, points: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Call what computes a point, or `points` points at once."""
+        if self.marker:
+            self.marker.put(point)
+        if self.hard_seconds is not None and _process.expendable:
+            self._timer = self.hard_seconds * points
+            signal.setitimer(signal.ITIMER_REAL, self._timer)
+        try:
+            copy_context().run(function, *arguments)
+        finally:
+            if os.getpid() != self._pid:  # a child that the function forked, and let return
+                _leave()
+            if self._timer:
+                self._timer = 0.0
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if self.marker:
+                self.marker.put(NO_POINT)
+            os.fchdir(self._folder)
+
+    def notes(self) -> list[Note]:
+        """Return what was said since the last time, one note a kind."""
+        if printed := self._take_output():
+            self._notes.append(Note("printed", "", printed))
+        if not self._notes:
+            return []
+        found: dict[str, Note] = {}
+        for note in self._notes:
+            before = found.get(note.kind)
+            text = f"{before.text}\n{note.text}" if before else note.text
+            found[note.kind] = Note(note.kind, before.type if before else note.type, text)
+        self._notes.clear()
+        return [note._replace(text=note.text[:LONGEST_TEXT]) for note in found.values()]
+
+    def _warned(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: Any = None,
+    ) -> None:
+        if len(self._notes) < 100:
+            self._notes.append(
+                Note("warned", category.__name__, f"{message} [{filename}:{lineno}]")
+            )
+
+    def _take_output(self) -> str:
+        """Return what was printed since the last time, and forget it."""
+        output = _process.output
+        if output is None:
+            return ""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # the model closed it
+                stream.flush()
+        size = os.fstat(output).st_size
+        if not size:
+            return ""
+        text = os.pread(output, LONGEST_TEXT, 0).decode(errors="replace").rstrip()
+        os.ftruncate(output, 0)
+        return text
+
+
+class _Keeper(logging.Handler):
+    """Keeps log records as notes."""
+
+    def __init__(self, notes: list[Note]) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one record."""
+        if len(self._notes) < 100:
+            try:
+                text = record.getMessage()
+            except Exception:  # the arguments do not fit the message
+                text = str(record.msg)
+            self._notes.append(Note("logged", record.levelname, f"{record.name}: {text}"))
+
+
+def _leave() -> None:
+    """End this process at once, which is a copy of the worker."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(0)
