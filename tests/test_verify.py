@@ -146,9 +146,10 @@ class TestVerify:
     def test_vouches_for_no_block_without_a_record(self, store: Store, everything: Study) -> None:
         (journal,) = journals(store.journal_folder)
         mine = "0.2.0"
-        kept = [record for record, _ in read_from(journal, 0) if record["block"] != mine]
-        kept.append({"block": mine, "checksums": {"total": [1, 2]}})  # not a whole record
-        kept.append({"block": ""})  # a copy's, of a block that is not here
+        told = {record["block"]: record for record, _ in read_from(journal, 0)}
+        carried = {**told[mine], "block": "", "carried": mine}  # from another store
+        torn = {**told.pop(mine), "checksums": {"total": [1, 2]}}
+        kept = [*told.values(), torn, carried]
         journal.write_bytes(b"".join(map(encode_line, kept)))
         (found,) = verify(store).damaged
         assert (found.block, found.array) == (mine, "journal")
@@ -253,6 +254,7 @@ class TestRerun:
 
         def f(a: int) -> Annotated[float, Var(())]:
             seen.append(a)
+            print("what a point says is no failure")
             return np.nan if a % 2 else 1.0
 
         pipeline = Pipeline(f, axes=[Axis("a", range(40))])
@@ -313,7 +315,7 @@ class TestRerun:
         assert found.values == {"speed": 20.0, "time": 1.5}
         assert "by inf at most" in found.what
 
-    def test_finds_points_that_raise_now(self, tmp_path: Path) -> None:
+    def test_finds_points_that_fail_now(self, tmp_path: Path) -> None:
         error: BaseException | None = None
 
         def f(a: int) -> Annotated[float, Var(())]:
@@ -328,7 +330,7 @@ class TestRerun:
             rerun(store, pipeline, 6, 1)
         error = ValueError("not any more")
         report = rerun(store, pipeline, 6, 1)
-        assert report.mismatches[0].text.startswith("a=4: raises now: ValueError: not any more [")
+        assert report.mismatches[0].text.startswith("a=4: fails now: ValueError: not any more [")
         assert [statuses(store, store.grid.block(n)) for n in (0, 1)] == [
             [DONE, DONE, DONE],
             [DONE, STALE, DONE],

@@ -29,9 +29,9 @@ class Mismatch:
     values
         Its parameters.
     output
-        The output that differs; "" where the point raises now.
+        The output that differs; "" where the point fails now.
     what
-        How many values differ, and by how much; or what it raises.
+        How many values differ, and by how much; or why it fails.
     """
 
     place: Place
@@ -114,23 +114,17 @@ def rerun(
         If a file cannot be read, or a mark cannot be written.
     """
     again = _Again(store, pipeline)
-    found: dict[int, dict[Place, list[Mismatch]]] = {}
-    points = 0
+    found: list[Mismatch] = []
     with reading(store):
         drawn = _draw(store, count, seed)
         total = sum(map(len, drawn.values()))
-        for number, places in drawn.items():
-            for here, mismatches in again.compare(store.grid.block(number), places):
-                if mismatches:
-                    found.setdefault(number, {})[here] = mismatches
-                points += 1
-                if progress:
-                    progress(points, total)
+        for points, mismatches in enumerate(again.compare(drawn), 1):
+            found += mismatches
+            if progress:
+                progress(points, total)
     if mark:
-        for number, stale in found.items():
-            mark_points(store, store.grid.block(number), list(stale))
-    every = (one for places in found.values() for several in places.values() for one in several)
-    return RerunReport(store.path, points, tuple(every), mark)
+        mark_points(store, {mismatch.place for mismatch in found})
+    return RerunReport(store.path, total, tuple(found), mark)
 
 
 # --- the draw ------------------------------------------------------------------------------
@@ -139,8 +133,8 @@ def rerun(
 def _draw(store: Store, count: int, seed: int) -> dict[int, list[Place]]:
     """Return some points that are done: block number -> places within the block."""
     done = np.zeros(store.grid.blocks, np.int64)
-    for block in begun(store):
-        done[block.number] = len(_places_done(store, block))
+    for number in begun(store).tolist():
+        done[number] = len(_places_done(store, store.grid.block(number)))
     total, ends = int(done.sum()), done.cumsum()
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(total, min(count, total), replace=False, shuffle=False))
@@ -171,18 +165,23 @@ class _Again:
         self._evaluator = Evaluator(pipeline)
         self._outputs = [a for a in block_arrays(template(pipeline)) if a.role == "output"]
 
-    def compare(
-        self, block: Block, places: Sequence[Place]
-    ) -> Iterator[tuple[Place, list[Mismatch]]]:
-        """Yield each of some places within a block, and what differs there."""
-        stored = {array.name: self._read(array, block) for array in self._outputs}
-        for here in places:
-            start = tuple(low + i for low, i in zip(block.start, here, strict=True))
-            one = Block(block.number, block.index, start, (1,) * len(here))
-            values = self._pipeline.values_at(dict(zip(self._pipeline.dims, start, strict=True)))
-            there = {name: whole[here] for name, whole in stored.items()}
-            differing = _differing(there, self._evaluator.compute(one))
-            yield here, [Mismatch(start, values, name, what) for name, what in differing.items()]
+    def compare(self, drawn: Mapping[int, Sequence[Place]]) -> Iterator[list[Mismatch]]:
+        """Yield what differs at each of some places within blocks; a block is read once."""
+        for number, places in drawn.items():
+            block = self._store.grid.block(number)
+            stored = {array.name: self._read(array, block) for array in self._outputs}
+            for here in places:
+                there = {name: whole[here] for name, whole in stored.items()}
+                yield self._compare_one(block, here, there)
+
+    def _compare_one(
+        self, block: Block, here: Place, stored: Mapping[str, np.ndarray]
+    ) -> list[Mismatch]:
+        place = tuple(low + i for low, i in zip(block.start, here, strict=True))
+        alone = Block(block.number, block.index, place, (1,) * len(place))
+        differing = _differing(stored, self._evaluator.compute(alone))
+        values = self._pipeline.values_at(dict(zip(self._pipeline.dims, place, strict=True)))
+        return [Mismatch(place, values, output, what) for output, what in differing.items()]
 
     def _read(self, array: Array, block: Block) -> np.ndarray:
         """Return a block of an output, with the leading shape of the grid's blocks."""
@@ -199,12 +198,13 @@ class _Again:
 
 
 def _differing(stored: Mapping[str, np.ndarray], computed: Computed) -> dict[str, str]:
-    """Return in words what is not as stored at one point: output -> how; "" -> what it raises."""
-    if computed.events:
-        event = computed.events[0]
+    """Return in words what is not as stored at one point: output -> how; "" -> why it fails."""
+    failures = [event for event in computed.events if event["kind"] == "failed"]
+    if failures:
+        event = failures[0]
         if event["error_type"] == "KeyboardInterrupt":  # a person's wish, not the point's
             raise KeyboardInterrupt
-        return {"": f"raises now: {event['error_type']}: {event['error']}"}
+        return {"": f"fails now: {event['error_type']}: {event['error']}"}
     corner = (0,) * computed.status.ndim
     told = {
         name: _difference(there, computed.arrays[name][corner]) for name, there in stored.items()

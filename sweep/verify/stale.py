@@ -1,6 +1,6 @@
 """Which blocks have a status at all, and marking stale what is to be computed again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,10 @@ MOST_SHOWN = 20  # lines of one kind in a report's text
 Place = tuple[int, ...]
 
 
-def begun(store: Store) -> Iterator[Block]:
-    """Yield the blocks that have a status chunk, in order."""
-    names = [path.name[2:] for path in (store.path / "status").glob("c*")]
-    numbers = sorted(store.grid.block_named(name).number for name in names)
-    yield from map(store.grid.block, numbers)
+def begun(store: Store) -> np.ndarray:
+    """Return the numbers of the blocks that have a status chunk, in order."""
+    names = (path.name[2:] for path in (store.path / "status").glob("c*"))
+    return np.sort(np.fromiter((store.grid.block_named(name).number for name in names), np.int64))
 
 
 def mark_block(store: Store, block: Block) -> None:
@@ -35,21 +34,25 @@ def mark_block(store: Store, block: Block) -> None:
     _write_status(store, block, np.full(block.shape, STALE, np.uint8))
 
 
-def mark_points(store: Store, block: Block, places: Sequence[Place]) -> None:
-    """Make the points at some places within a block stale.
+def mark_points(store: Store, places: Iterable[Place]) -> None:
+    """Make the points at some places on the swept dims stale.
 
     Raises
     ------
     DiskError
         If it cannot be written.
     """
-    status = store.read_status(block)
-    if status is None:  # then the whole block is to be computed as it is
-        return
-    status = np.array(status)  # a copy, and of a single point an array as well
-    for here in places:
-        status[here] = STALE
-    _write_status(store, block, status)
+    of_blocks: dict[int, list[Place]] = {}
+    for place in places:
+        of_blocks.setdefault(store.grid.block_of(place), []).append(place)
+    for number, inside in of_blocks.items():
+        block = store.grid.block(number)
+        if (before := store.read_status(block)) is None:
+            continue  # it is to be computed as it is
+        status = np.array(before)  # of the only point it is no array
+        for place in inside:
+            status[tuple(i - low for i, low in zip(place, block.start, strict=True))] = STALE
+        _write_status(store, block, status)
 
 
 def _write_status(store: Store, block: Block, status: np.ndarray) -> None:
