@@ -94,8 +94,17 @@ class Grid:
         index = tuple(map(int, name.split("."))) if name else ()
         if len(index) != len(self.shape):
             raise ValueError(f"'{name}' names no block of {len(self.shape)} dims")
-        number = int(np.ravel_multi_index(index, self.blocks_shape)) if index else 0
-        return self.block(number)
+        return self.block(self.number_at(index))
+
+    def number_at(self, index: tuple[int, ...]) -> int:
+        """Return the number of the block at a place on the grid of blocks.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        return int(np.ravel_multi_index(index, self.blocks_shape)) if index else 0
 
     def block_points(self) -> np.ndarray:
         """Return the number of points of every block, shape (blocks,)."""
@@ -107,8 +116,7 @@ class Grid:
 
     def block_of(self, place: tuple[int, ...]) -> int:
         """Return the number of the block that holds the point at `place`."""
-        index = tuple(i // b for i, b in zip(place, self.block_shape, strict=True))
-        return int(np.ravel_multi_index(index, self.blocks_shape)) if index else 0
+        return self.number_at(tuple(i // b for i, b in zip(place, self.block_shape, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from sweep.definition import Inner, Pipeline, Var
 PENDING, DONE, FAILED, SKIPPED, STALE = range(5)
 STATUS_MEANINGS = ("pending", "done", "failed", "skipped", "stale")
 
+POINT_NAMES = ("point_seconds", "run", "status")  # kept about each point
+
 Role = Literal["output", "point", "coordinate"]
 
 
@@ -61,11 +63,11 @@ def _parameter_arrays(pipeline: Pipeline) -> list[Array]:
     found = []
     for axis in pipeline.axes:
         for name, column in zip(axis.names, axis.columns, strict=True):
-            found.append(_coordinate(name, (axis.dim,), column, _units(pipeline, name, column)))
+            found.append(coordinate(name, (axis.dim,), column, _units(pipeline, name, column)))
     for name, value in pipeline.fixed.items():
         if isinstance(value, (bool, int, float, str)) and _fits(value):
             data = np.array(value)
-            found.append(_coordinate(name, (), data, _units(pipeline, name, data)))
+            found.append(coordinate(name, (), data, _units(pipeline, name, data)))
     return found
 
 
@@ -79,7 +81,8 @@ def _units(pipeline: Pipeline, name: str, column: np.ndarray) -> dict[str, Any]:
     return {"units": pipeline.parameters[name].units}
 
 
-def _coordinate(name: str, dims: tuple[str, ...], data: np.ndarray, attrs: dict[str, Any]) -> Array:
+def coordinate(name: str, dims: tuple[str, ...], data: np.ndarray, attrs: dict[str, Any]) -> Array:
+    """Return the array of a coordinate, known from the start."""
     fill = {"f": np.nan, "i": 0, "b": False, "U": ""}[data.dtype.kind]
     return Array(name, "coordinate", dims, data.shape, data.dtype, fill, attrs, data)
 
@@ -94,10 +97,10 @@ def _inner_coordinate(inner: Inner) -> Array:
     if inner.values is not None:
         if inner.values.dtype.kind != "U":
             attrs = {"units": coord.units, **attrs}
-        return _coordinate(coord.name, (coord.name,), inner.values, attrs)
+        return coordinate(coord.name, (coord.name,), inner.values, attrs)
     assert inner.at is not None
     attrs = {"units": coord.units, **attrs}
-    return _coordinate(f"{coord.name}_at", (*inner.over, coord.name), inner.at, attrs)
+    return coordinate(f"{coord.name}_at", (*inner.over, coord.name), inner.at, attrs)
 
 
 def _output_arrays(pipeline: Pipeline) -> list[Array]:

@@ -30,7 +30,7 @@ OWNERS = {
     "pipelines": ["pipelines"],
     "rich": ["sweep/cli.py", "sweep/progress.py"],
     "slurm": ["slurm", "sweep/cli.py", "sweep/__init__.py"],
-    "xarray": ["sweep/dataset.py"],
+    "xarray": ["sweep/dataset.py", "sweep/export.py"],
     "zarr": ["sweep/store"],
 }
 KERNELS_MAY_IMPORT = {"numpy", "numba", *sys.stdlib_module_names}

@@ -19,9 +19,11 @@ import numpy as np
 from sweep.definition import Axis, Pipeline
 from sweep.definition.constants import is_whole, plain, restored
 from sweep.definition.specification import (
+    canonical_json,
     differences,
     differences_of,
     specification,
+    specification_hash,
     stages_of,
 )
 from sweep.durable import create_file, encode_json, replace_file, sync_folder
@@ -38,6 +40,10 @@ from sweep.template import FAILED, PENDING, STALE, STATUS_MEANINGS, Array, block
 
 FORMAT = 1
 PRIVATE = ".sweep"
+SEED_RULE = (
+    "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of the 128-bit blake2b of "
+    "the canonical JSON of [stage, parameters], 2.0 as 2)"
+)
 
 Checksums = dict[str, tuple[int, int]]  # array name -> (crc32c, bytes)
 
@@ -58,6 +64,23 @@ class Header:
     block_shape: tuple[int, ...]
     study: dict[str, str] | None
     axes_file: str = "axes-1.npz"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The lengths of the swept dims by their names."""
+        return dict(zip(self.specification["dims"], self.shape, strict=True))
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the dataset's own attributes tell of it."""
+        return {
+            "seed_entropy": self.specification["entropy"],
+            "seed_rule": SEED_RULE,
+            "sweep_format": str(self.format),
+            "sweep_id": self.sweep_id,
+            "sweep_spec": canonical_json(self.specification),
+            "sweep_spec_hash": specification_hash(self.specification),
+        }
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -84,6 +107,11 @@ class Store:
         return self.path / PRIVATE
 
     @property
+    def mark_folder(self) -> Path:
+        """The folder of the workers' marks (see ``marks.py``)."""
+        return self.private / "marks"
+
+    @property
     def journal_folder(self) -> Path:
         """The folder of the workers' record files."""
         return self.private / "journal"
@@ -104,24 +132,43 @@ class Store:
         status = self.read_status(block)
         return status is not None and not np.isin(status, (PENDING, STALE)).any()
 
+    def forget_failures(self) -> int:
+        """Make failed points pending again, and return how many there were.
+
+        For the one driver of the store, before a run.
+        """
+        count = 0
+        for block in list(self.begun()):
+            status = self.read_status(block)
+            if status is not None and (status == FAILED).any():
+                count += count_failed(status)
+                self.write_status(block, np.where(status == FAILED, PENDING, status))
+        return count
+
+    def write_status(self, block: Block, status: np.ndarray) -> None:
+        """Write the status of a block's points, durably: what is true of them from now on."""
+        raw = encode_chunk(status.astype(np.uint8, copy=False), self.grid.block_shape, PENDING)
+        replace_file(self.path / "status" / chunk_name(block.index, 0), raw)
+        sync_folder(self.path / "status")
+
     def plan(self) -> Plan:
         """Return what is left to do."""
         done = np.zeros(self.grid.blocks, bool)
-        for block in self._begun():
+        for block in self.begun():
             done[block.number] = self.is_committed(block)
         return Plan(self.grid, done)
 
     def count_points(self) -> dict[str, int]:
         """Return how many points are in each state, by the names of the states."""
         counts = np.zeros(len(STATUS_MEANINGS), np.int64)
-        for block in self._begun():
+        for block in self.begun():
             status = self.read_status(block)
             if status is not None:
                 counts += np.bincount(status.ravel(), minlength=len(counts))
         counts[PENDING] += self.grid.points - counts.sum()
         return dict(zip(STATUS_MEANINGS, counts.tolist(), strict=True))
 
-    def _begun(self) -> Iterator[Block]:
+    def begun(self) -> Iterator[Block]:
         """Yield the blocks that have a status chunk."""
         for path in (self.path / "status").glob("c*"):
             yield self.grid.block_named(path.name[2:])
@@ -245,10 +292,27 @@ class BlockWriter:
             sync_folder(self.store.path / name)
         return checksums
 
+    def read_outputs(self, block: Block) -> dict[str, np.ndarray] | None:
+        """Return what is stored of a block in every array but status, of shape ``block.shape``.
+
+        None if a chunk is missing or damaged.
+        """
+        found = {}
+        for name, array in self._arrays.items():
+            if name != "status":
+                inner = array.shape[len(block.shape) :]
+                path = self.store.path / name / chunk_name(block.index, len(inner))
+                shape = (*self.store.grid.block_shape, *inner)
+                try:
+                    chunk = decode_chunk(path.read_bytes(), shape, array.dtype)
+                except (FileNotFoundError, DamagedChunkError):
+                    return None
+                found[name] = chunk[tuple(map(slice, block.shape))]
+        return found
+
     def commit(self, block: Block, status: np.ndarray) -> None:
         """Write the block's status, which makes it done: outputs and journal come before."""
-        self._write(self._arrays["status"], block, status)
-        sync_folder(self.store.path / "status")
+        self.store.write_status(block, status)
 
     def _write(self, array: Array, block: Block, data: np.ndarray) -> tuple[int, int]:
         inner = array.shape[len(block.shape) :]

@@ -68,14 +68,24 @@ def decode_chunk(raw: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
     DamagedChunkError
         If the checksum is wrong.
     """
-    packed, checksum = raw[:-4], raw[-4:]
-    if struct.pack("<I", google_crc32c.value(packed)) != checksum:
-        raise DamagedChunkError(f"{len(raw)} bytes with a wrong checksum")
-    plain = _blosc().decode(packed)
+    check_chunk(raw)
+    plain = _blosc().decode(raw[:-4])
     if dtype.kind == "U":
         texts: np.ndarray = _vlen_utf8().decode(plain)
         return texts.reshape(shape)
     return np.frombuffer(plain, dtype.newbyteorder("<")).reshape(shape)
+
+
+def check_chunk(raw: bytes) -> None:
+    """Refuse the bytes of a chunk that do not match their checksum.
+
+    Raises
+    ------
+    DamagedChunkError
+        If they do not.
+    """
+    if struct.pack("<I", google_crc32c.value(raw[:-4])) != raw[-4:]:
+        raise DamagedChunkError(f"{len(raw)} bytes with a wrong checksum")
 
 
 def checksum_of(raw: bytes) -> int:

@@ -3,7 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Axis, Pipeline
-from sweep.definition.specification import canonical_json, specification, specification_hash
+from sweep.definition.specification import specification
 from sweep.durable import create_file, make_folders, replace_file, sync_folder
 from sweep.errors import StoreError
 from sweep.plan import Grid
@@ -50,33 +51,64 @@ def create_store(
         If another driver has just made a store of another sweep there.
     """
     arrays = template(pipeline)
-    _check_sizes(arrays, grid)
+    spec = specification(pipeline)
+    place = dict(study) if study else None
+    header = Header(FORMAT, new_sweep_id(), spec, grid.shape, grid.block_shape, place)
+    check_sizes(arrays, grid)
     path = path.absolute()
-    building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.creating")
     try:
-        make_folders(path.parent)
-        building.mkdir()
-        _build(building, pipeline, grid, arrays, study, attributes)
-        building.rename(path)
-        sync_folder(path.parent)
+        with built_beside(path) as folder:
+            lay_out(folder, header, pipeline.axes, arrays, attributes)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
         if not exists(path):
-            raise StoreError(_refusal(path, error)) from None
+            raise refusal(path, error) from None
         Store(path).check_same(pipeline)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     return Store(path)
 
 
-def _refusal(path: Path, error: OSError) -> str:
+@contextmanager
+def built_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which is renamed to it at the end, or removed.
+
+    Files written to it have to be synced; their names are synced here.
+
+    Raises
+    ------
+    OSError
+        If something is at `path` by then, but for an empty folder.
+    """
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.creating")
+    try:
+        make_folders(path.parent)
+        folder.mkdir()
+        yield folder
+        _sync_tree(folder)
+        folder.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def refusal(path: Path, error: OSError) -> StoreError:
+    """Return what to say where a store cannot be made."""
     if path.exists():
-        return f"{path} exists and is no sweep's store. Move it away or give another name."
-    return f"{path} cannot be made: {error.strerror} ({error.filename}). Give another STORE."
+        return StoreError(
+            f"{path} exists and is no sweep's store. Move it away or give another name."
+        )
+    return StoreError(
+        f"{path} cannot be made: {error.strerror} ({error.filename}). Give another STORE."
+    )
 
 
-def _check_sizes(arrays: tuple[Array, ...], grid: Grid) -> None:
+def check_sizes(arrays: Iterable[Array], grid: Grid) -> None:
+    """Refuse outputs of which a block is more than a chunk holds.
+
+    Raises
+    ------
+    StoreError
+        Naming the first.
+    """
     for array in arrays:
         if array.role == "output":
             inner = array.shape[len(grid.shape) :]
@@ -89,43 +121,36 @@ def _check_sizes(arrays: tuple[Array, ...], grid: Grid) -> None:
                 )
 
 
-def _build(
-    building: Path,
-    pipeline: Pipeline,
-    grid: Grid,
-    arrays: tuple[Array, ...],
-    study: Mapping[str, str] | None,
+def lay_out(
+    folder: Path,
+    header: Header,
+    axes: Sequence[Axis],
+    arrays: Iterable[Array],
     attributes: Mapping[str, Any],
 ) -> None:
-    spec = specification(pipeline)
-    header = Header(
-        FORMAT, new_sweep_id(), spec, grid.shape, grid.block_shape, dict(study) if study else None
-    )
-    _write_private(building / PRIVATE, header, pipeline)
-    _write_arrays(building, arrays, grid)
+    """Write a store in which nothing is computed into an empty folder.
+
+    Parameters
+    ----------
+    axes
+        Those that the header's specification tells of, with their values.
+    arrays
+        The arrays of the dataset, coordinates with their values.
+    attributes
+        Root attributes beside those that the header gives.
+    """
+    arrays = tuple(arrays)
+    _write_private(folder / PRIVATE, header, axes)
+    _write_arrays(folder, arrays, header.block_shape)
     listed = [a.name for a in arrays if a.role == "coordinate" and a.dims != (a.name,)]
-    consolidate(
-        building,
-        {
-            **attributes,
-            "coordinates": " ".join(listed),
-            "seed_entropy": str(pipeline.entropy),
-            "seed_rule": "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of "
-            "the 128-bit blake2b of the canonical JSON of [stage, parameters], 2.0 as 2)",
-            "sweep_format": str(FORMAT),
-            "sweep_id": header.sweep_id,
-            "sweep_spec": canonical_json(spec),
-            "sweep_spec_hash": specification_hash(spec),
-        },
-    )
-    _sync_tree(building)
+    consolidate(folder, {**attributes, "coordinates": " ".join(listed), **header.attributes})
 
 
-def _write_private(folder: Path, header: Header, pipeline: Pipeline) -> None:
-    for name in ("runs", "journal", "folds"):
+def _write_private(folder: Path, header: Header, axes: Sequence[Axis]) -> None:
+    for name in ("runs", "journal", "folds", "marks"):
         (folder / name).mkdir(parents=True)
     create_file(folder / "header.json", header.encode())
-    create_file(folder / header.axes_file, encode_axes(pipeline.axes))
+    create_file(folder / header.axes_file, encode_axes(axes))
 
 
 def encode_axes(axes: Sequence[Axis]) -> bytes:
@@ -135,9 +160,9 @@ def encode_axes(axes: Sequence[Axis]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_arrays(folder: Path, arrays: tuple[Array, ...], grid: Grid) -> None:
+def _write_arrays(folder: Path, arrays: Iterable[Array], block_shape: tuple[int, ...]) -> None:
     for array in arrays:
-        lead = grid.block_shape if array.role != "coordinate" else ()
+        lead = block_shape if array.role != "coordinate" else ()
         write_array_metadata(folder / array.name, array, (*lead, *array.shape[len(lead) :]))
         if array.data is not None:
             raw = encode_chunk(array.data, array.shape, array.fill)

@@ -6,7 +6,8 @@ folded stands in ``.sweep/folds/N.json``, and N in the attributes of /tasks: the
 shows the rows and remembers them.
 
 A record whose block is not committed waits for the fold after it is. If its worker was killed
-before, that is the commit of a later attempt, and its row says "lost".
+before, that is the commit of a later attempt, and its row says "lost". Records that came with
+blocks from another store wait for nothing.
 """
 
 import json
@@ -22,11 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweep.durable import replace_file, sync_folder
-from sweep.journal import Record, journals, order_of, read_from
+from sweep.journal import Record, is_carried, is_final, journals, order_of, read_from
 from sweep.store import Store
 from sweep.store.chunks import chunk_name, decode_chunk, encode_chunk
 from sweep.store.metadata import (
     consolidate,
+    fit_arrays,
     read_attributes,
     read_consolidated,
     write_array_metadata,
@@ -66,9 +68,12 @@ def _time(long_name: str) -> Column:
 
 TASKS = {
     "run": _count("number of the run"),
-    "block": _text("place of the block, as in the names of its chunks"),
+    "block": _text("place of the block, as in the names of its chunks; empty: of another store"),
     "attempt": _count("how often the block was tried before, plus one"),
-    "status": _text("done, failed if a point of it failed, lost if it was not committed"),
+    "status": _text(
+        "done, failed if a point of it failed, lost if it was not committed, copied if it was "
+        "taken from another store"
+    ),
     "points": _count("points of the block"),
     "failed": _count("points of it that failed"),
     "started": _time("when the task began"),
@@ -127,6 +132,7 @@ class Tables:
 
     def fold(self) -> None:
         """Add what has come since the last fold, and renew /runs."""
+        self.store = Store(self.store.path)  # it may have grown since it was opened
         path, number = self.store.path, self._last_fold()
         state = self._read_state(number)
         records, offsets = self._new_records(state["offsets"])
@@ -155,6 +161,7 @@ class Tables:
         replace_file(new, json.dumps(state).encode())
         sync_folder(new.parent)
         sync_folder(self.store.path)  # the tables' own folders
+        fit_arrays(self.store.path, self.store.header.sizes)
         found = {"events_found": state["events_found"]}
         consolidate(
             self.store.path,
@@ -187,13 +194,14 @@ class Tables:
         )
         for path in journals(self.store.journal_folder):
             for record, end in read_from(path, ends.get(path.stem, 0)):
-                if not is_committed(record["block"]):
+                if not is_final(record) and not is_committed(record["block"]):
                     break
                 ends[path.stem] = end
-                records.append({**record, "worker": path.stem})
+                records.append({"worker": path.stem, **record})
         records.sort(key=lambda record: float(record["ended"]))
-        newest = {record["block"]: record for record in sorted(records, key=order_of)}
-        for record in records:
+        own = [record for record in records if not is_carried(record)]
+        newest = {record["block"]: record for record in sorted(own, key=order_of)}
+        for record in own:
             if record is not newest[record["block"]]:
                 record |= {"status": "lost", "events": []}
         return records, ends
@@ -210,6 +218,7 @@ class Tables:
         lines = [f"{iso_time(run['started'])}: {shlex.join(run['argv'])}" for run in runs]
         return {
             **read_attributes(self.store.path),
+            **self.store.header.attributes,
             "date_modified": iso_time(time.time()),
             "history": "\n".join(lines),
         }
@@ -221,10 +230,10 @@ def _event_columns(dims: Mapping[str, int]) -> dict[str, Column]:
 
 
 def _events_of(record: Record) -> list[dict[str, Any]]:
-    common = {"run": record["run"], "block": record["block"]}
     return [
         {
-            **common,
+            "run": event.get("run", record["run"]),
+            "block": record["block"],
             **{key: event[key] for key in ("kind", "error_type", "error")},
             **{f"index_{dim}": i for dim, i in event["place"].items()},
         }
