@@ -334,9 +334,9 @@ def _watched_link(killer: Killer, link: Callable[[Path, Path], None]) -> Callabl
 
 
 def _watched_compute(killer: Killer, compute: Callable[..., Computed]) -> Callable[..., Computed]:
-    def computed(evaluator: Evaluator, block: Block) -> Computed:
+    def computed(evaluator: Evaluator, block: Block, *how: Any) -> Computed:
         killer.begin(block)
-        return compute(evaluator, block)
+        return compute(evaluator, block, *how)
 
     return computed
 

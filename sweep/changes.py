@@ -21,7 +21,7 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
         With the difference, and what to do.
     """
     number, before = _last_source(store)
-    if code_hash(before) == code_hash(source) or not number:
+    if not number or same_code(before, source):
         return
     if not store.count_points()["done"]:
         return
@@ -38,6 +38,15 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
     )
 
 
+def same_code(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Tell whether two studies have the same code, whatever their files are called."""
+    return _hashes(before) == _hashes(now)
+
+
+def _hashes(source: Mapping[str, str]) -> list[str]:
+    return sorted(code_hash({"": text}) for text in source.values())
+
+
 def _last_source(store: Store) -> tuple[int, Mapping[str, str]]:
     """Return the newest run whose code is on record, and that code; 0 if there is none."""
     for number in reversed(store.run_files()):
@@ -51,7 +60,7 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[st
     """Yield the lines of a unified diff of the files whose code differs."""
     for name in sorted({*before, *now}):
         old, new = before.get(name, ""), now.get(name, "")
-        if code_hash({name: old}) != code_hash({name: new}):
+        if not same_code({name: old}, {name: new}):
             yield from unified_diff(
                 old.splitlines(), new.splitlines(), f"then/{name}", f"now/{name}", "", "", 2, ""
             )

@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from sweep.durable import make_folders
-
 NO_POINT = -1  # between two points: computing nothing, or writing
 WHOLE_BLOCK = -2  # a vectorized stage is at all points of it at once
 
@@ -36,13 +34,12 @@ class Marker:
     Parameters
     ----------
     folder
-        Of all marks of a store; made if need be.
+        Of all marks of a store.
     worker
         The worker's name.
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
-        make_folders(folder)
         handle = os.open(folder / worker, os.O_CREAT | os.O_RDWR, 0o666)
         try:
             # Written before it is mapped: a full disk is an error here and a SIGBUS there.

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sweep.changes import refuse_changed_code
+from sweep.changes import refuse_changed_code, same_code
 from sweep.deadline import Deadline
 from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
@@ -478,9 +478,9 @@ class _Running:
 
     def _other_code(self, number: int) -> int | None:
         """Return the newest run before this one whose code was another; None if there is none."""
-        own = self.record["code_hash"]
+        own = self.record["source"]
         earlier = [n for n in self.store.run_files() if n < number]
-        others = [n for n in earlier if self.store.read_run(n).get("code_hash", own) != own]
+        others = [n for n in earlier if not same_code(own, self.store.read_run(n)["source"])]
         return others[-1] if others else None
 
 
