@@ -57,7 +57,7 @@ class TestVerify:
 
             (found,) = report.damaged
             assert (found.block, found.array) == (block.name, name)
-            assert found.what.startswith(what if name != "status" else "its bytes")
+            assert found.what.startswith(what if name != "status" else "wrong checksum")
             assert not report.is_sound
         assert verify(store).is_sound
 
@@ -181,19 +181,21 @@ class TestVerify:
     def test_says_that_no_run_mends_a_coordinate(self, store: Store, file: str) -> None:
         flip_a_bit(store.path / file, random.Random(2))
         report = verify(store)
-        assert report.lost == (Damage("", file, "its bytes do not match their checksum"),)
+        (found,) = report.lost
+        assert (found.array, found.block) == (file.partition("/")[0], "")
+        assert found.what.endswith("bytes with a wrong checksum")
         assert not report.is_sound
         assert report.damaged == ()
-        assert f"{file}: its bytes" in report.text()
+        assert f"{found.array}: {found.what}" in report.text()
         assert "from a copy" in report.text()
 
     def test_finds_a_coordinate_without_values_and_damaged_metadata(self, store: Store) -> None:
         (store.path / "slope" / "c.0").unlink()
-        assert verify(store).lost == (Damage("", "slope/c", "missing"),)
+        assert verify(store).lost == (Damage("", "slope", "missing"),)
         (store.path / "zarr.json").write_text("{")
         (found,) = verify(store).lost
         assert found.array == "zarr.json"
-        assert found.what.startswith("damaged (JSONDecodeError")
+        assert found.what.startswith("of the root or an array: JSONDecodeError")
 
     def test_holds_a_chunk_on_a_bad_sector_for_damaged_but_not_one_it_may_not_read(
         self, store: Store, everything: Study, monkeypatch: pytest.MonkeyPatch
@@ -358,7 +360,7 @@ class TestRerun:
         self, store: Store, everything: Study
     ) -> None:
         truncate(chunk(store, "total", store.grid.block(0)), random.Random(5))
-        with pytest.raises(StoreError, match=r"total/c\.0\.0\.0 is damaged .*by a verify"):
+        with pytest.raises(StoreError, match=r"Block 0\.0\.0 .*is damaged.*sweep verify "):
             rerun(store, everything.pipeline, 100, 1)
 
 
@@ -409,7 +411,7 @@ def flip_a_bit(path: Path, draw: random.Random) -> str:
     raw = bytearray(path.read_bytes())
     raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
     path.write_bytes(raw)
-    return ""  # checksum ... instead of ..., or: its bytes do not match ...
+    return ""  # checksum ... instead of ..., or: ... bytes with a wrong checksum
 
 
 def truncate(path: Path, draw: random.Random) -> str:

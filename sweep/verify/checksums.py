@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from sweep.errors import disk_error, short_path
 from sweep.journal import Record, decode_line, journals
 from sweep.plan import Block
 from sweep.store import Store
-from sweep.store.chunks import DamagedChunkError, checksum_of, chunk_name, decode_chunk
-from sweep.store.metadata import read_consolidated
+from sweep.store.chunks import DamagedChunkError, check_chunk, checksum_of, chunk_name
+from sweep.store.metadata import read_arrays, read_attributes, with_values
+from sweep.template import POINT_NAMES
 from sweep.verify.stale import begun, counted, mark_block, remedy, shown
 
 Progress = Callable[[int, int], None]  # so many of so many
@@ -32,10 +31,10 @@ class Damage:
     Parameters
     ----------
     block
-        Name of its block; "" for a file that belongs to none.
+        Name of its block; "" where it belongs to none.
     array
-        Its array, "status" among them, or "journal" where the block has no record; the file
-        for one that belongs to no block.
+        Its array, "status" among them; "journal" where the block has no record, "zarr.json"
+        for metadata.
     what
         What is wrong with it.
     """
@@ -49,8 +48,8 @@ class Damage:
 class Report:
     """What a check of a store's checksums found.
 
-    `damaged` are the blocks' chunks; `lost` is what no run computes again: coordinates, and the
-    root's metadata. A line of a journal is gone for good, too, but harms only a block that has
+    `damaged` are the blocks' chunks; `lost` is what no run computes again: coordinates and
+    metadata. A line of a journal is gone for good, too, but harms only a block that has
     no other record, and that one is among the damaged.
     """
 
@@ -120,7 +119,7 @@ def verify(store: Store, *, mark: bool = True, progress: Progress | None = None)
                 mark_block(store, block)
             if progress:
                 progress(count, len(numbers))
-        lost = tuple(_lost(store, {*recorded.arrays, "status"}))
+        lost = tuple(_lost(store))
     damaged = tuple(check.damaged)
     counts = (check.blocks, check.chunks, check.bytes)
     return Report(store.path, *counts, damaged, lost, tuple(damaged_lines), mark)
@@ -154,7 +153,8 @@ class _Recorded:
 
 def _read_journals(store: Store) -> tuple[_Recorded, list[str]]:
     """Return what is on record, and the lines that are damaged: not those torn by a kill."""
-    recorded = _Recorded([*store.header.specification["outputs"], "point_seconds", "run"])
+    arrays = (*store.header.specification["outputs"], *POINT_NAMES)
+    recorded = _Recorded([name for name in arrays if name != "status"])
     damaged = []
     for path in journals(store.journal_folder):
         with path.open("rb") as file:
@@ -193,7 +193,7 @@ class _Check:
         if self.store.is_committed(block):
             self._check_committed(block)
         elif self.store.read_status(block) is None:
-            self._add(block, "status", "its bytes do not match their checksum")
+            self._add(block, "status", "wrong checksum")
         return len(self.damaged) > before
 
     def _check_committed(self, block: Block) -> None:
@@ -205,7 +205,7 @@ class _Check:
             path = self.store.path / name / chunk_name(block.index, self._inner_dims.get(name, 0))
             self.chunks += 1
             try:
-                self.bytes += _check_chunk(path, known)
+                self.bytes += _check_recorded(path, known)
             except DamagedChunkError as error:
                 self._add(block, name, str(error))
 
@@ -213,36 +213,27 @@ class _Check:
         self.damaged.append(Damage(block.name, array, what))
 
 
-def _check_chunk(path: Path, known: Sequence[Checksum] = ()) -> int:
-    """Return the bytes of a chunk that is whole and, if any are given, one of those known.
+def _check_recorded(path: Path, known: Sequence[Checksum]) -> int:
+    """Return how many bytes a chunk has that is whole, and one of those on record.
 
     Raises
     ------
     DamagedChunkError
         Saying what is wrong with it.
     """
-    raw = read_chunk(path)
+    raw = _read(path)
     sizes = [size for _, size in known]
-    if known and len(raw) not in sizes:
+    if len(raw) not in sizes:
         short = "truncated: " if len(raw) < min(sizes) else ""
         raise DamagedChunkError(f"{short}{len(raw)} of {sizes[-1]} bytes")
-    if known and (checksum_of(raw), len(raw)) not in known:
+    if (checksum_of(raw), len(raw)) not in known:
         raise DamagedChunkError(f"checksum {checksum_of(raw):08x} instead of {known[-1][0]:08x}")
-    try:
-        decode_chunk(raw, (-1,), np.dtype("uint8"))  # whatever they mean: the checksum counts
-    except DamagedChunkError:
-        raise DamagedChunkError("its bytes do not match their checksum") from None
+    check_chunk(raw)
     return len(raw)
 
 
-def read_chunk(path: Path) -> bytes:
-    """Return the bytes of a chunk's file, unchecked.
-
-    Raises
-    ------
-    DamagedChunkError
-        If it is missing, or lies on a bad sector.
-    """
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file; that there is none, or a bad sector, is damage as well."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -253,30 +244,21 @@ def read_chunk(path: Path) -> bytes:
         raise DamagedChunkError("the disk cannot read it") from None
 
 
-def _lost(store: Store, of_blocks: set[str]) -> Iterator[Damage]:
-    """Yield what is damaged of what no run computes again: the root's metadata, coordinates."""
-    folders = sorted(path.parent for path in store.path.glob("*/zarr.json"))
-    others = [folder for folder in folders if folder.name not in of_blocks]
+def _lost(store: Store) -> Iterator[Damage]:
+    """Yield what is damaged of what no run computes again: metadata and coordinates."""
     try:
-        coordinates = list(filter(_is_array, others))
+        read_attributes(store.path)
+        arrays = read_arrays(store.path, store.header.sizes, store.header.specification["outputs"])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        yield Damage("", "zarr.json", f"damaged ({type(error).__name__}: {error})")
-    else:
-        for folder in coordinates:
-            yield from _damage_of_coordinate(folder)
-
-
-def _is_array(folder: Path) -> bool:
-    metadata = read_consolidated(folder.parent, folder.name)
-    return metadata is not None and metadata["node_type"] == "array"
-
-
-def _damage_of_coordinate(folder: Path) -> Iterator[Damage]:
-    for file in sorted(folder.glob("c*")) or [folder / "c"]:
-        try:
-            _check_chunk(file)
-        except DamagedChunkError as error:
-            yield Damage("", f"{folder.name}/{file.name}", str(error))
+        yield Damage("", "zarr.json", f"of the root or an array: {type(error).__name__}: {error}")
+        return
+    for array in arrays:
+        if array.role == "coordinate":
+            try:
+                with_values(store.path, array)
+            except (DamagedChunkError, FileNotFoundError) as error:
+                what = "missing" if isinstance(error, FileNotFoundError) else str(error)
+                yield Damage("", array.name, what)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Compute some points again, and compare them value for value with what is stored."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Pipeline
-from sweep.errors import StoreError
+from sweep.errors import StoreError, short_path
 from sweep.plan import Block
-from sweep.store import Store
-from sweep.store.chunks import DamagedChunkError, chunk_name, decode_chunk
+from sweep.store import BlockWriter, Store
 from sweep.task import Computed, Evaluator
-from sweep.template import DONE, Array, block_arrays, template
-from sweep.verify.checksums import Progress, read_chunk, reading
+from sweep.template import DONE
+from sweep.verify.checksums import Progress, reading
 from sweep.verify.stale import Place, begun, counted, mark_points, remedy, shown
 
 
@@ -163,13 +163,13 @@ class _Again:
         self._store = store
         self._pipeline = pipeline
         self._evaluator = Evaluator(pipeline)
-        self._outputs = [a for a in block_arrays(template(pipeline)) if a.role == "output"]
+        self._writer = BlockWriter(store, pipeline)
 
     def compare(self, drawn: Mapping[int, Sequence[Place]]) -> Iterator[list[Mismatch]]:
         """Yield what differs at each of some places within blocks; a block is read once."""
         for number, places in drawn.items():
             block = self._store.grid.block(number)
-            stored = {array.name: self._read(array, block) for array in self._outputs}
+            stored = self._read(block)
             for here in places:
                 there = {name: whole[here] for name, whole in stored.items()}
                 yield self._compare_one(block, here, there)
@@ -183,18 +183,16 @@ class _Again:
         values = self._pipeline.values_at(dict(zip(self._pipeline.dims, place, strict=True)))
         return [Mismatch(place, values, output, what) for output, what in differing.items()]
 
-    def _read(self, array: Array, block: Block) -> np.ndarray:
-        """Return a block of an output, with the leading shape of the grid's blocks."""
-        inner = array.shape[len(block.shape) :]
-        path = self._store.path / array.name / chunk_name(block.index, len(inner))
-        shape = (*self._store.grid.block_shape, *inner)
-        try:
-            return decode_chunk(read_chunk(path), shape, array.dtype)
-        except DamagedChunkError as error:
+    def _read(self, block: Block) -> dict[str, np.ndarray]:
+        """Return what is stored of a block's outputs, with the leading shape ``block.shape``."""
+        stored = self._writer.read_outputs(block)
+        if stored is None:
+            store = short_path(self._store.path)
             raise StoreError(
-                f"{path} is damaged ({error}). Mark its block stale by a verify that may write; "
-                "then resume."
-            ) from None
+                f"Block {block.name} of {store} is damaged, so nothing can be compared with it. "
+                f"Have it marked: sweep verify {shlex.quote(store)}"
+            )
+        return {name: stored[name] for name in self._pipeline.outputs}
 
 
 def _differing(stored: Mapping[str, np.ndarray], computed: Computed) -> dict[str, str]:

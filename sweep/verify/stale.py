@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.durable import replace_file, sync_folder
 from sweep.errors import resume_command, short_path, writing
 from sweep.plan import Block
 from sweep.store import Store
-from sweep.store.chunks import chunk_name, encode_chunk
-from sweep.template import PENDING, STALE
+from sweep.template import STALE
 
 MOST_SHOWN = 20  # lines of one kind in a report's text
 
@@ -19,8 +17,7 @@ Place = tuple[int, ...]
 
 def begun(store: Store) -> np.ndarray:
     """Return the numbers of the blocks that have a status chunk, in order."""
-    names = (path.name[2:] for path in (store.path / "status").glob("c*"))
-    return np.sort(np.fromiter((store.grid.block_named(name).number for name in names), np.int64))
+    return np.sort(np.fromiter((block.number for block in store.begun()), np.int64))
 
 
 def mark_block(store: Store, block: Block) -> None:
@@ -56,10 +53,8 @@ def mark_points(store: Store, places: Iterable[Place]) -> None:
 
 
 def _write_status(store: Store, block: Block, status: np.ndarray) -> None:
-    raw = encode_chunk(status, store.grid.block_shape, PENDING)
     with writing(store.path):
-        replace_file(store.path / "status" / chunk_name(block.index, 0), raw)
-        sync_folder(store.path / "status")
+        store.write_status(block, status)
 
 
 def remedy(store: Path, what: str, *, marked: bool) -> str:
