@@ -29,6 +29,12 @@ def run(
     workers: int | None = None,
     tls_dir: str | Path | None = None,
     dashboard: bool = False,
+    timeout: float | None = None,
+    retries: int = 0,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
+    accept_changes: bool = False,
+    join: bool = False,
     **values: Any,
 ) -> "xarray.Dataset":
     """Compute what is missing of a sweep and return its dataset.
@@ -49,6 +55,19 @@ def run(
         Folder with the certificates of a Dask scheduler that runs.
     dashboard
         Serve Dask's dashboard on the loopback interface.
+    timeout
+        How long a point may take [s], more than 0; one that takes longer fails. None: far
+        longer than the other points took, which only ends what hangs.
+    retries
+        How often a point that raises is tried again, 0 or more.
+    fail_fast
+        Stop when a point has failed.
+    retry_failed
+        Compute the points again that have failed in this store.
+    accept_changes
+        Go on in a store although the code of the pipeline has changed since.
+    join
+        Help the driver that the store has: another process that is computing it.
     **values
         Parameters to set: a list makes an axis, one value a constant.
 
@@ -57,7 +76,9 @@ def run(
     DefinitionError
         If a value does not fit.
     StoreMismatch
-        If the store holds another sweep.
+        If the store holds another sweep, or was computed by other code.
+    StoreBusy
+        If another process is computing it.
     WorkerError
         If a worker cannot import the study.
     DiskError
@@ -70,7 +91,18 @@ def run(
     """
     refuse_within()
     study, found = _find(pipeline)
-    options = Options(on, workers, Path(tls_dir) if tls_dir else None, dashboard)
+    options = Options(
+        on,
+        workers,
+        Path(tls_dir) if tls_dir else None,
+        dashboard,
+        timeout=timeout,
+        retries=retries,
+        fail_fast=fail_fast,
+        retry_failed=retry_failed,
+        accept_changes=accept_changes,
+        join=join,
+    )
     bound = found.with_values(**values)
     if store is not None:
         path = store_path(store)
@@ -114,7 +146,7 @@ def _find(pipeline: Pipeline | str | Path) -> tuple[Study | None, Pipeline]:
 def _check(summary: Summary) -> None:
     if summary.interrupted:
         raise KeyboardInterrupt
-    if summary.tally.left:
+    if summary.tally.left and not summary.failed_fast:
         raise EngineLost(lost_text(summary))
     if summary.tally.failed:
         told = [f", the first at {one.text}" for one in status(summary.store).failures[:1]]

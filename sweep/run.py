@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from sweep.forecast import (
     sizes,
     time_a_few,
 )
+from sweep.grow import extended
 from sweep.journal import recent_records
 from sweep.marks import read_marks, remove_marks
 from sweep.plan import Block, Grid, Plan
@@ -281,6 +283,45 @@ def resume(path: Path, options: Options, reporter: Reporter, study: Study | None
     """Compute what is missing in a store; `study` says where its pipeline lies by now."""
     store = Store(path)
     found = study or remembered_study(store)
+    return execute(store.bind(found.pipeline), found, store.path, options, reporter)
+
+
+def extend(
+    path: Path,
+    values: Callable[[Pipeline], Mapping[str, Any]],
+    into: Path | None,
+    options: Options,
+    reporter: Reporter,
+    study: Study | None,
+) -> Summary:
+    """Add values to the axes of a sweep, and compute the points that are new.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    values
+        Returns parameter -> values, given the store's pipeline.
+    into
+        Where a new store is to be; None to grow in place.
+    options, reporter
+        How to compute.
+    study
+        Where the pipeline lies by now, if not where it was.
+
+    Raises
+    ------
+    StoreError
+        If it cannot grow in place; with what to type instead.
+    """
+    store = Store(path)
+    found = study or remembered_study(store)
+    bound = store.bind(found.pipeline)
+    if not options.accept_changes:
+        refuse_changed_code(store, found.source)
+    with writing(into or path), Lease.take(store):
+        grown = extended(store, bound, values(bound), into)
+    store = Store(grown.path)
     return execute(store.bind(found.pipeline), found, store.path, options, reporter)
 
 

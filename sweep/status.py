@@ -91,6 +91,8 @@ def _failures(records: list[Record], store: Store) -> list[Failure]:
         if not record["events"] or not store.is_committed(store.grid.block_named(name)):
             continue
         for event in record["events"]:
+            if event["kind"] != "failed":
+                continue
             place = event["place"]
             values = {name: v for axis in axes for name, v in axis.at(place[axis.dim]).items()}
             failure = Failure(place, values, event["error_type"], event["error"])

@@ -5,10 +5,12 @@ is put back, a forked child is ended, and warnings, log lines and prints are tak
 error state, and all else that Python keeps in context variables, ends with the point.
 """
 
+import io
 import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sweep.marks import NO_POINT, Marker
 
+SLACK_SHARE, SLACK_SECONDS = 0.05, 1.0  # of a hard deadline
 LONGEST_TEXT = 2000  # characters of what a point says that are kept
 
 
@@ -34,6 +37,10 @@ def as_worker(process: Process) -> None:
     """Say that this process is a worker."""
     global _process
     _process = process
+    if process.output is not None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(write_through=True)  # what is printed is at once in the file
 
 
 def hold_deadline() -> float:
@@ -68,7 +75,7 @@ class Watch:
         self.marker = marker
         self.hard_seconds: float | None = None  # a point that takes longer takes this process along
         self._notes: list[Note] = []
-        self._timer = 0.0  # what is set, 0 for none
+        self._rearm_at: float | None = None  # when the deadline has to be set anew, if at all
         self._pid = 0
         self._folder = -1
 
@@ -83,9 +90,15 @@ class Watch:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", append=True)  # not once a process: at each point
                 warnings.showwarning = self._warned
-                self._take_output()  # of imports
+                _take_output()  # of imports
+                is_mortal = self.hard_seconds is not None and _process.expendable
+                self._rearm_at = 0.0 if is_mortal else None
                 yield
         finally:
+            if self._rearm_at is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if self.marker:
+                self.marker.put(NO_POINT)
             logging.getLogger().removeHandler(keeper)
             os.close(self._folder)
 
@@ -93,24 +106,25 @@ class Watch:
         """Call what computes a point, or `points` points at once."""
         if self.marker:
             self.marker.put(point)
-        if self.hard_seconds is not None and _process.expendable:
-            self._timer = self.hard_seconds * points
-            signal.setitimer(signal.ITIMER_REAL, self._timer)
+        if self._rearm_at is not None and (points > 1 or time.monotonic() > self._rearm_at):
+            self._arm(points)
         try:
             copy_context().run(function, *arguments)
         finally:
             if os.getpid() != self._pid:  # a child that the function forked, and let return
                 _leave()
-            if self._timer:
-                self._timer = 0.0
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            if self.marker:
-                self.marker.put(NO_POINT)
             os.fchdir(self._folder)
+
+    def _arm(self, points: int) -> None:
+        """Set the deadline, with some slack, in which it need not be set for each point anew."""
+        assert self.hard_seconds is not None
+        slack = min(SLACK_SHARE * self.hard_seconds, SLACK_SECONDS)
+        self._rearm_at = time.monotonic() + slack if points == 1 else 0.0
+        signal.setitimer(signal.ITIMER_REAL, self.hard_seconds * points + slack)
 
     def notes(self) -> list[Note]:
         """Return what was said since the last time, one note a kind."""
-        if printed := self._take_output():
+        if printed := _take_output():
             self._notes.append(Note("printed", "", printed))
         if not self._notes:
             return []
@@ -136,20 +150,15 @@ class Watch:
                 Note("warned", category.__name__, f"{message} [{filename}:{lineno}]")
             )
 
-    def _take_output(self) -> str:
-        """Return what was printed since the last time, and forget it."""
-        output = _process.output
-        if output is None:
-            return ""
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):  # the model closed it
-                stream.flush()
-        size = os.fstat(output).st_size
-        if not size:
-            return ""
-        text = os.pread(output, LONGEST_TEXT, 0).decode(errors="replace").rstrip()
-        os.ftruncate(output, 0)
-        return text
+
+def _take_output() -> str:
+    """Return what was printed since the last time, and forget it."""
+    output = _process.output
+    if output is None or not os.lseek(output, 0, os.SEEK_END):
+        return ""
+    text = os.pread(output, LONGEST_TEXT, 0).decode(errors="replace").rstrip()
+    os.ftruncate(output, 0)
+    return text
 
 
 class _Keeper(logging.Handler):

@@ -299,7 +299,7 @@ def test_a_mistake_of_the_program_is_not_taken_for_failed_points(
     def fall(path: Path) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sweep.cli.read_status", fall)
+    monkeypatch.setattr("sweep.cli.looking.read_status", fall)
     result = sweep("status", "runs/throw.zarr")
     assert result.exit_code == 3
     assert "this is a mistake of the program, not yours" in result.stderr

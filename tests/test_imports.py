@@ -19,7 +19,7 @@ FILES = sorted(
 
 # library -> the files, or folders, that may import it
 OWNERS = {
-    "click": ["sweep/cli.py"],
+    "click": ["sweep/cli"],
     "cloudpickle": ["sweep/delivery.py"],
     "dask": ["sweep/engines/dask"],
     "distributed": ["sweep/engines/dask"],
@@ -28,8 +28,8 @@ OWNERS = {
     "numba": ["pipelines", "sweep/compiling.py"],
     "numcodecs": ["sweep/store"],
     "pipelines": ["pipelines"],
-    "rich": ["sweep/cli.py", "sweep/progress.py"],
-    "slurm": ["slurm", "sweep/cli.py", "sweep/__init__.py"],
+    "rich": ["sweep/cli", "sweep/progress.py"],
+    "slurm": ["slurm", "sweep/cli", "sweep/__init__.py"],
     "xarray": ["sweep/dataset.py", "sweep/export.py"],
     "zarr": ["sweep/store"],
 }

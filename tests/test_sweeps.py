@@ -194,7 +194,12 @@ class TestRunning:
         (store.path / "status" / "c.0.0").unlink()
         file.write_text(file.read_text().replace("g * time**2 / 2", "g * time**2 / 2 + 0"))
         study = load_study(str(file))
-        summary = execute(study.pipeline, study, store.path, Options("serial"), Quiet())
+        with pytest.raises(
+            StoreMismatch, match=r"code has changed since run 1(.|\n)*\+ 0(.|\n)*--acc"
+        ):
+            execute(study.pipeline, study, store.path, Options("serial"), Quiet())
+        accepting = Options("serial", accept_changes=True)
+        summary = execute(study.pipeline, study, store.path, accepting, Quiet())
         assert summary.code_changed_since == 1
         (store.path / "status" / "c.0.0").unlink()
         file.write_text(file.read_text().replace("/ 2 + 0", "/ 2 + 0 + 0"))
@@ -202,7 +207,7 @@ class TestRunning:
             pytest.warns(UserWarning, match="4 of 20 points failed"),
             pytest.warns(UserWarning, match=r"code has changed since run 2; .* have run=3"),
         ):
-            sweep.run(file, store.path, on="serial")
+            sweep.run(file, store.path, on="serial", accept_changes=True)
         assert store.read_run(1)["code_hash"] != store.read_run(2)["code_hash"]
 
     @pytest.mark.parametrize("workers", [0, -1, 2.5, "2", True])

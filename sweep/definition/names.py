@@ -9,7 +9,10 @@ from sweep.errors import DefinitionError
 # Names that the dataset itself uses beside the outputs.
 RESERVED = frozenset({"status", "run", "point_seconds", "sample", "tasks", "events", "runs"})
 # Names that `sweep.run` takes beside the parameters.
-ARGUMENTS = frozenset({"pipeline", "store", "on", "workers", "tls_dir", "dashboard"})
+ARGUMENTS = frozenset(
+    {"pipeline", "store", "on", "workers", "tls_dir", "dashboard", "timeout", "retries"}
+    | {"fail_fast", "retry_failed", "accept_changes", "join"}
+)
 
 
 def check_name(name: object, what: str, *, reserved: bool = True) -> None:

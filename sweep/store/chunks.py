@@ -66,14 +66,17 @@ def decode_chunk(raw: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
     Raises
     ------
     DamagedChunkError
-        If the checksum is wrong.
+        If the checksum is wrong, or right but of something else than a chunk of this shape.
     """
     check_chunk(raw)
-    plain = _blosc().decode(raw[:-4])
-    if dtype.kind == "U":
-        texts: np.ndarray = _vlen_utf8().decode(plain)
-        return texts.reshape(shape)
-    return np.frombuffer(plain, dtype.newbyteorder("<")).reshape(shape)
+    try:
+        plain = _blosc().decode(raw[:-4])
+        if dtype.kind == "U":
+            texts: np.ndarray = _vlen_utf8().decode(plain)
+            return texts.reshape(shape)
+        return np.frombuffer(plain, dtype.newbyteorder("<")).reshape(shape)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedChunkError(f"{len(raw)} bytes that are no chunk: {error}") from None
 
 
 def check_chunk(raw: bytes) -> None:

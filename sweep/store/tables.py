@@ -33,9 +33,9 @@ from sweep.store.metadata import (
     read_consolidated,
     write_array_metadata,
 )
-from sweep.template import Array
+from sweep.template import PENDING, STALE, Array
 
-MOST_EVENTS = 10_000
+MOST_EVENTS = 10_000  # failures, and as many others
 CHUNK_ROWS = 4096
 NOT_A_TIME = -(2**63)
 TIME_UNITS = "microseconds since 1970-01-01"
@@ -94,8 +94,8 @@ TASKS = {
 EVENTS = {
     "run": _count("number of the run"),
     "block": _text("place of the block, as in the names of its chunks"),
-    "kind": _text("failed"),
-    "error_type": _text("class of the exception"),
+    "kind": _text("failed, stale (not as before), warned, logged or printed"),
+    "error_type": _text("class of the exception or warning, level of the log line"),
     "error": _text("its text"),
 }
 
@@ -136,15 +136,16 @@ class Tables:
         path, number = self.store.path, self._last_fold()
         state = self._read_state(number)
         records, offsets = self._new_records(state["offsets"])
-        events = [event for record in records for event in _events_of(record)]
-        room = max(0, MOST_EVENTS - state["events"])
+        found = [event for record in records for event in _events_of(record)]
+        events, kept = _within_room(found, state["events_kept"])
         _append(path / "tasks", TASKS, "task", state["tasks"], list(map(_task_row, records)))
-        _append(path / "events", self._event_columns, "event", state["events"], events[:room])
+        _append(path / "events", self._event_columns, "event", state["events"], events)
         _append(path / "runs", RUNS, "run", 0, self._run_rows())
         state = {
             "tasks": state["tasks"] + len(records),
-            "events": state["events"] + len(events[:room]),
-            "events_found": state["events_found"] + len(events),
+            "events": state["events"] + len(events),
+            "events_kept": kept,
+            "events_found": state["events_found"] + len(found),
             "offsets": offsets,
             "runs": self._run_states(),
         }
@@ -178,7 +179,7 @@ class Tables:
         return self.store.private / "folds" / f"{number}.json"
 
     def _read_state(self, number: int) -> dict[str, Any]:
-        state: dict[str, Any] = {"tasks": 0, "events": 0, "events_found": 0}
+        state: dict[str, Any] = {"tasks": 0, "events": 0, "events_found": 0, "events_kept": [0, 0]}
         state |= {"offsets": {}, "runs": []}
         if number:
             with suppress(FileNotFoundError):  # then all is folded anew
@@ -189,12 +190,12 @@ class Tables:
         """Return what can be folded of each journal since `offsets`, oldest first, and to where."""
         records: list[Record] = []
         ends = dict(offsets)
-        is_committed = cache(
-            lambda name: self.store.is_committed(self.store.grid.block_named(name))
-        )
+        is_settled = cache(self._is_settled)
         for path in journals(self.store.journal_folder):
             for record, end in read_from(path, ends.get(path.stem, 0)):
-                if not is_final(record) and not is_committed(record["block"]):
+                if not is_final(record) and not is_settled(
+                    record["block"], bool(record.get("stale"))
+                ):
                     break
                 ends[path.stem] = end
                 records.append({"worker": path.stem, **record})
@@ -205,6 +206,12 @@ class Tables:
             if record is not newest[record["block"]]:
                 record |= {"status": "lost", "events": []}
         return records, ends
+
+    def _is_settled(self, name: str, may_be_stale: bool) -> bool:
+        """Tell whether a block has the status that its record announces."""
+        status = self.store.read_status(self.store.grid.block_named(name))
+        unsettled = (PENDING,) if may_be_stale else (PENDING, STALE)
+        return status is not None and not np.isin(status, unsettled).any()
 
     def _run_rows(self) -> list[dict[str, Any]]:
         return [_run_row(number, self.store.read_run(number)) for number in self.store.run_files()]
@@ -239,6 +246,19 @@ def _events_of(record: Record) -> list[dict[str, Any]]:
         }
         for event in record["events"]
     ]
+
+
+def _within_room(
+    events: list[dict[str, Any]], kept: list[int]
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the events that there is room for, of failures and of others, and the new counts."""
+    rows, (failed, others) = [], kept
+    for event in events:
+        is_failure = event["kind"] == "failed"
+        if (failed if is_failure else others) < MOST_EVENTS:
+            rows.append(event)
+            failed, others = failed + is_failure, others + (not is_failure)
+    return rows, [failed, others]
 
 
 def _task_row(record: Record) -> dict[str, Any]:

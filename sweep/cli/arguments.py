@@ -1,0 +1,42 @@
+"""The words of a command line: a pipeline, a store, values of parameters."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sweep.definition import Pipeline
+from sweep.errors import SweepError
+from sweep.store import store_path
+from sweep.study import Study, load_study
+from sweep.values import parse_assignments
+
+rest = click.argument("store_and_values", nargs=-1, metavar="[STORE] [a=VALUES]...")
+workers = click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes  [default: all cores]."
+)
+
+
+def read_arguments(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeline, Path]:
+    """Return the study, its pipeline with the values set, and the path of the store."""
+    paths = [word for word in rest if "=" not in word.partition("/")[0]]
+    if len(paths) > 1:
+        raise SweepError(f"Give one STORE, not {len(paths)}: {', '.join(paths)}.")
+    study = load_study(reference)
+    name, colon, rest_of_it = (paths or [""])[0].partition(":")
+    if colon and name in study.pipeline.parameters:
+        raise SweepError(f"'{paths[0]}' is no STORE. To set '{name}', write {name}={rest_of_it}.")
+    values = parse_assignments([word for word in rest if word not in paths], study.pipeline)
+    bound = study.pipeline.with_values(**values)
+    bound.check_complete()
+    return study, bound, store_path(paths[0]) if paths else _default_store(study)
+
+
+def _default_store(study: Study) -> Path:
+    stem = study.file.stem if study.name == "pipeline" else f"{study.file.stem}-{study.name}"
+    return Path("runs") / f"{stem}.zarr"
+
+
+def read_values(words: tuple[str, ...], pipeline: Pipeline) -> dict[str, Any]:
+    """Return the values that words like a=1,2 give to parameters."""
+    return parse_assignments(list(words), pipeline)

@@ -1,0 +1,74 @@
+"""The commands that look after stores: verify, compact, merge."""
+
+import random
+from pathlib import Path
+
+import click
+
+from sweep.cli.command import ALL_DONE, INCOMPLETE, command, store_argument
+from sweep.errors import short_path
+from sweep.grow import Growth, compacted, merged
+from sweep.run import remembered_study
+from sweep.store import Store, store_path
+from sweep.store.lease import Lease
+from sweep.study import load_study
+from sweep.verify import rerun
+from sweep.verify import verify as check
+
+new_argument = click.argument("new", type=click.Path(path_type=Path))
+
+
+@command
+@store_argument
+@click.option(
+    "--rerun", "count", type=click.IntRange(min=1), metavar="K", help="Compute K points again."
+)
+@click.option("--pipeline", metavar="PIPELINE", help="Where the pipeline is by now, for --rerun.")
+def verify(store: Path, count: int | None, pipeline: str | None) -> int:
+    """Check all that is committed in STORE against its checksums.
+
+    Damaged blocks become stale: `sweep resume` computes them again. With --rerun, K random
+    points that are done are computed again and compared, value for value.
+    """
+    found = Store(store_path(store))
+    study = (load_study(pipeline) if pipeline else remembered_study(found)) if count else None
+    with Lease.take(found):
+        report = check(found)
+        click.echo(report.text())
+        is_sound = report.is_sound
+        if study and count:
+            seed = random.SystemRandom().getrandbits(32)
+            again = rerun(found, found.bind(study.pipeline), count, seed)
+            click.echo(again.text())
+            is_sound &= again.is_sound
+    return ALL_DONE if is_sound else INCOMPLETE
+
+
+@command
+@store_argument
+@new_argument
+def compact(store: Path, new: Path) -> int:
+    """Copy STORE to NEW with chunks of a size for reading.
+
+    NEW is a store, or a file: one that ends in .nc becomes netCDF, one in .zip a zipped Zarr.
+    """
+    return _grown(compacted(Store(store_path(store)), store_path(new)))
+
+
+@command
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@new_argument
+def merge(stores: tuple[Path, ...], new: Path) -> int:
+    """Make one store NEW of several STORES that hold the same study."""
+    return _grown(merged([Store(store_path(store)) for store in stores], store_path(new)))
+
+
+def _grown(made: Growth) -> int:
+    """Say what became of a store."""
+    chunks = f"{made.linked} chunks linked, {made.written} written"
+    click.echo(f"{short_path(made.path)}: {chunks}.")
+    if made.damaged:
+        click.echo(f"{made.damaged} points are pending: a chunk of theirs is damaged.", err=True)
+    if made.new_points:
+        click.echo(f"{made.new_points} points are pending, which no store had.")
+    return INCOMPLETE if made.damaged else ALL_DONE
