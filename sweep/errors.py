@@ -134,6 +134,11 @@ def text_of(error: BaseException) -> str:
     return text.encode(errors="replace").decode()
 
 
+def counted(count: int, noun: str) -> str:
+    """Return "1 block" or "2 blocks"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known one, or all."""
     names = list(known)

@@ -29,6 +29,7 @@ from sweep.errors import (
     StoreBusy,
     StoreError,
     StudyError,
+    counted,
     resume_command,
     short_path,
     writing,
@@ -266,7 +267,7 @@ def _make_ready(
     sweep_leftovers(store.path)
     if options.retry_failed:
         count = store.forget_failures()
-        reporter.say(f"{count} points that failed are tried again.")
+        reporter.say(f"{counted(count, 'failed point')} to be tried again.")
     todo = store.plan()
     _check_room(store.path, pipeline, todo.points_left, todo.blocks_left, reporter)
 
@@ -521,7 +522,11 @@ class _Running:
         """Return the newest run before this one whose code was another; None if there is none."""
         own = self.record["source"]
         earlier = [n for n in self.store.run_files() if n < number]
-        others = [n for n in earlier if not same_code(own, self.store.read_run(n)["source"])]
+        others = []
+        for n in earlier:
+            source = self.store.read_run(n).get("source")  # a merge has none
+            if source and not same_code(own, source):
+                others.append(n)
         return others[-1] if others else None
 
 

@@ -4,7 +4,7 @@ import click
 
 from sweep.cli.command import ALL_DONE, INCOMPLETE, INTERRUPTED, SOME_FAILED
 from sweep.definition import Pipeline
-from sweep.errors import resume_command, short_path
+from sweep.errors import counted, resume_command, short_path
 from sweep.progress import clock_text
 from sweep.run import Summary, lost_text
 from sweep.status import Status
@@ -29,7 +29,7 @@ def finish(summary: Summary) -> int:
     store = short_path(summary.store)
     if tally.noted:
         click.echo(
-            f"{tally.noted} points warned, logged or printed: "
+            f"{counted(tally.noted, 'point')} warned, logged or printed: "
             f'xr.open_zarr("{store}", group="events")',
             err=True,
         )

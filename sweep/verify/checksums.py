@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.errors import disk_error, short_path
+from sweep.errors import counted, disk_error, short_path
 from sweep.journal import Record, decode_line, journals
 from sweep.plan import Block
 from sweep.store import Store
 from sweep.store.chunks import DamagedChunkError, check_chunk, checksum_of, chunk_name
 from sweep.store.metadata import read_arrays, read_attributes, with_values
 from sweep.template import POINT_NAMES
-from sweep.verify.stale import begun, counted, mark_block, remedy, shown
+from sweep.verify.stale import begun, mark_block, remedy, shown
 
 Progress = Callable[[int, int], None]  # so many of so many
 Checksum = tuple[int, int]  # crc32c, bytes

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from sweep.definition import Pipeline
-from sweep.errors import StoreError, short_path
+from sweep.errors import StoreError, counted, short_path
 from sweep.plan import Block
 from sweep.store import BlockWriter, Store
 from sweep.task import Computed, Evaluator
 from sweep.template import DONE
 from sweep.verify.checksums import Progress, reading
-from sweep.verify.stale import Place, begun, counted, mark_points, remedy, shown
+from sweep.verify.stale import Place, begun, mark_points, remedy, shown
 
 
 @dataclass(frozen=True)

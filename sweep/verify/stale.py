@@ -68,8 +68,3 @@ def shown(lines: Sequence[str]) -> list[str]:
     """Return the first of some lines, and how many more there are."""
     left = len(lines) - MOST_SHOWN
     return [*lines[:MOST_SHOWN], *([f"and {left} more"] if left > 0 else [])]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return "1 block" or "2 blocks"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
