@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.journal import Record, journals, order_of, read_from
+from sweep.journal import Record, is_final, journals, order_of, read_from
 from sweep.store import Store, store_path
 
 RECENT_SECONDS = 60.0  # the rate is that of the last minute
@@ -77,7 +77,7 @@ def status(store: str | Path) -> Status:
         runs={number: found.read_run(number) for number in found.run_files()},
         failures=tuple(_failures(records, found)),
         compute_seconds=sum(float(record["compute_seconds"]) for record in records),
-        rate=_rate(records, last),
+        rate=_rate([record for record in records if not is_final(record)]),
         last_commit=last,
     )
 
@@ -100,9 +100,10 @@ def _failures(records: list[Record], store: Store) -> list[Failure]:
     return [found[place] for place in sorted(found)]
 
 
-def _rate(records: list[Record], last: float | None) -> float:
-    if last is None:
+def _rate(records: list[Record]) -> float:
+    if not records:
         return 0.0
+    last = max(float(record["ended"]) for record in records)
     recent = [record for record in records if float(record["ended"]) > last - RECENT_SECONDS]
     since = min(float(record["started"]) for record in recent)
     return sum(int(record["points"]) for record in recent) / max(last - since, 1e-9)

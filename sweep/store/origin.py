@@ -81,17 +81,19 @@ class Origin:
     shape
         Points of the new store along each swept dim.
     runs
-        The new numbers of its runs by the old.
+        The new numbers of its runs by the old; None if they stay.
     """
 
     def __init__(
-        self, number: int, source: Source, shape: tuple[int, ...], runs: Mapping[int, int]
+        self,
+        number: int,
+        source: Source,
+        shape: tuple[int, ...],
+        runs: Mapping[int, int] | None,
     ) -> None:
         self.number, self.store, self.places = number, source.store, source.places
         self.damaged = 0  # points that are pending because a chunk is damaged
         self._runs = runs
-        self._run_table = _run_table(runs)
-        self._keeps_runs = all(old == new for old, new in runs.items())
         self._old_places = [_inverse(p, n) for p, n in zip(self.places, shape, strict=True)]
         self._arrays = {array.name: array for array in block_arrays(_arrays(self.store))}
         self._decoded: dict[tuple[str, int], np.ndarray] = {}
@@ -154,7 +156,7 @@ class Origin:
             self.store.grid.block_shape == block_shape
             and own.shape[lead:] == array.shape[lead:]
             and (own.dtype, repr(own.fill)) == (array.dtype, repr(array.fill))
-            and (array.name != "run" or self._keeps_runs)
+            and (array.name != "run" or self._runs is None)
         )
 
     def read(self, name: str, block: Block) -> np.ndarray:
@@ -183,7 +185,13 @@ class Origin:
         except (DamagedChunkError, OSError) as error:
             raise self.reading_error(block, error) from None
         chunk = chunk[tuple(map(slice, block.shape))]
-        return self._run_table.take(chunk, mode="clip") if name == "run" else chunk
+        return self._new_runs(chunk) if name == "run" and self._runs is not None else chunk
+
+    def _new_runs(self, runs: np.ndarray) -> np.ndarray:
+        old, inverse = np.unique(runs, return_inverse=True)
+        return np.array([self.new_run(run) for run in old.tolist()], runs.dtype)[inverse].reshape(
+            runs.shape
+        )
 
     def reading_error(self, block: Block, error: Exception) -> Exception:
         """Return what to raise where a chunk of a block could not be read."""
@@ -224,23 +232,15 @@ class Origin:
                 yield new, {**event, "place": dict(zip(dims, new, strict=True)), "run": run}
 
     def _newest(self, records: Sequence[Record]) -> dict[str, Record]:
-        """Return the newest record of each block that is committed."""
+        """Return the newest record of each block that has any state."""
         own = [record for record in records if not is_carried(record)]
         newest = {record["block"]: record for record in sorted(own, key=order_of)}
-        return {name: record for name, record in newest.items() if self._is_committed(name)}
-
-    def _is_committed(self, name: str) -> bool:
-        status = self.states.get(self.store.grid.block_named(name).number)
-        return status is not None and is_committed(status)
+        number_of = self.store.grid.block_named
+        return {name: r for name, r in newest.items() if number_of(name).number in self.states}
 
     def new_run(self, run: int) -> int:
         """Return the new number of a run; 0 if there is no record of it."""
-        return self._runs.get(run, 0)
-
-
-def is_committed(status: np.ndarray) -> bool:
-    """Tell whether no point of these states has to be computed."""
-    return not np.isin(status, (PENDING, STALE)).any()
+        return run if self._runs is None else self._runs.get(run, 0)
 
 
 def _inverse(places: np.ndarray, size: int) -> np.ndarray:
@@ -248,14 +248,6 @@ def _inverse(places: np.ndarray, size: int) -> np.ndarray:
     old = np.full(size, -1, np.intp)
     old[places] = np.arange(len(places))
     return old
-
-
-def _run_table(runs: Mapping[int, int]) -> np.ndarray:
-    """Return the new number at each old one, and 0 at its end for all that are unknown."""
-    table = np.zeros(2 + max(runs, default=0), np.int32)
-    for old, new in runs.items():
-        table[old] = new
-    return table
 
 
 class Part:

@@ -29,9 +29,9 @@ from sweep.store.chunks import (
     encode_chunk,
 )
 from sweep.store.create import built_beside, check_sizes, lay_out, refusal
-from sweep.store.origin import DamagedBlockError, Event, Origin, Part, Source, is_committed
+from sweep.store.origin import DamagedBlockError, Event, Origin, Part, Source
 from sweep.store.tables import Tables
-from sweep.template import DONE, PENDING, Array, block_arrays
+from sweep.template import DONE, FAILED, PENDING, STALE, Array, block_arrays
 
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 AT_ONCE = 1000  # records of a journal that are synced together
@@ -148,13 +148,15 @@ class _Mosaic:
 
         None where the block has still to be computed: then they are told anew.
         """
-        if not is_committed(self.status):
+        if np.isin(self.status, (PENDING, STALE)).any():
             return []
-        return [event for origin, place, event in found if self._owner_at(place) == origin.number]
+        return [event for origin, place, event in found if self._is_true(origin, place, event)]
 
-    def _owner_at(self, place: tuple[int, ...]) -> int:
+    def _is_true(self, origin: Origin, place: tuple[int, ...], event: Event) -> bool:
         here = tuple(i - low for i, low in zip(place, self.block.start, strict=True))
-        return int(self.owner[here])
+        if self.owner[here] != origin.number:
+            return False
+        return event["kind"] != "failed" or bool(self.status[here] == FAILED)
 
 
 def _mosaic(block: Block, found: Sequence[Part]) -> _Mosaic:
@@ -183,13 +185,14 @@ class _Copier:
         (self._status_array,) = (array for array in arrays if array.name == "status")
         self.linked = self.written = 0
         self.origins = [
-            Origin(number, source, store.grid.shape, self._copy_runs(source.store))
+            Origin(number, source, store.grid.shape, self._copy_runs(source.store, number == 0))
             for number, source in enumerate(sources)
         ]
         self.journal = Journal(store.journal_folder)
 
     def copy(self, record: Record) -> None:
         """Copy points, records of tasks and of runs, and fold the tables."""
+        record = {**record, **self._code()}
         run = self.store.begin_run({**record, "ended": None, "state": "running"})
         events = self._copy_records()
         copied = []
@@ -206,20 +209,28 @@ class _Copier:
 
     # --- records ---------------------------------------------------------------------------
 
-    def _copy_runs(self, source: Store) -> dict[int, int]:
+    def _copy_runs(self, source: Store, first: bool) -> dict[int, int] | None:
         """Copy the records of a source's runs, and return their new numbers by the old.
 
-        The first source's keep theirs; those of the others come after.
+        The first source's keep theirs (None); those of the others come after.
         """
-        numbers = {}
         last = max(self.store.run_files(), default=0)
+        numbers = {}
         for place, number in enumerate(source.run_files(), 1):
             record = source.read_run(number)
             if record["state"] == "running":  # but not here
                 record["state"] = "incomplete"
-            numbers[number] = last + place if last else number
+            numbers[number] = number if first else last + place
             self.store.update_run(numbers[number], record)
-        return numbers
+        return None if first else numbers
+
+    def _code(self) -> Record:
+        """Return what the newest run has on record of the study's code."""
+        for number in reversed(self.store.run_files()):
+            record = self.store.read_run(number)
+            if record.get("source"):
+                return {key: record.get(key, "") for key in ("source", "code_hash")}
+        return {"source": {}}
 
     def _copy_records(self) -> dict[int, list[Found]]:
         """Carry the sources' records over, and return their events by the new blocks' numbers."""
@@ -269,6 +280,7 @@ class _Copier:
             "status": "copied",
             "points": int(np.count_nonzero(mosaic.status)),
             "failed": count_failed(mosaic.status),
+            "stale": int(np.count_nonzero(mosaic.status == STALE)),
             "started": started,
             "ended": time.time(),
             "queue_seconds": 0.0,
