@@ -435,7 +435,8 @@ class _Running:
                 finally:
                     self._end(number, tally, stop)
         if not self.lease:
-            _count_again(tally, self.store)
+            counts = self.store.count_points()
+            tally.done, tally.failed = counts["done"], counts["failed"]
             _nothing_left(self.store)
         return Summary(
             self.store.path,
@@ -550,14 +551,8 @@ def _is_alive(pid: int) -> bool:
 
 
 def _tally(store: Store) -> Tally:
-    tally = Tally(store.grid.points, 0, 0)
-    _count_again(tally, store)
-    return tally
-
-
-def _count_again(tally: Tally, store: Store) -> None:
-    counts = store.count_points()
-    tally.done, tally.failed = counts["done"], counts["failed"]
+    counts = store.count_points(of_committed_blocks=True)
+    return Tally(store.grid.points, counts["done"], counts["failed"])
 
 
 def _commit_seconds(pipeline: Pipeline, path: Path) -> float:

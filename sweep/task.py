@@ -296,6 +296,11 @@ class Evaluator:
                 f"declares {tuple(sizes)}. Transpose it: .transpose{tuple(sizes)}."
             )
         array = np.asarray(value)
+        if wrong := _no_numbers(array):
+            raise OutputError(
+                f"{self._maker(name)} returned '{name}' as {wrong}; a stage returns numbers, or "
+                "arrays of numbers."
+            )
         if array.shape != tuple(sizes.values()):
             declared = ", ".join(f"{dim}={n}" for dim, n in sizes.items())
             raise OutputError(
@@ -338,6 +343,16 @@ def _overtime(seconds: float, limits: Limits) -> Timeout | None:
 def _at(array: np.ndarray, here: Place) -> np.ndarray:
     """Return the view of one point, with swept dims of length 1."""
     return array[tuple(slice(i, i + 1) for i in here)]
+
+
+def _no_numbers(array: np.ndarray) -> str:
+    """Say what an array of objects is that no output can be; "" if it is none."""
+    if array.dtype.kind != "O":
+        return ""
+    if array.ndim == 0 and isinstance(array.item(), Iterator):
+        return f"a {type(array.item()).__name__}"
+    kinds = [type(value).__name__ for value in array.flat if not isinstance(value, float)]
+    return f"objects: a {kinds[0]} among them" if kinds else "objects"
 
 
 def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:

@@ -130,7 +130,7 @@ class Store:
     def is_committed(self, block: Block) -> bool:
         """Tell whether no point of a block has to be computed."""
         status = self.read_status(block)
-        return status is not None and not np.isin(status, (PENDING, STALE)).any()
+        return status is not None and is_settled(status)
 
     def forget_failures(self) -> int:
         """Make failed points pending again, and return how many there were.
@@ -158,12 +158,16 @@ class Store:
             done[block.number] = self.is_committed(block)
         return Plan(self.grid, done)
 
-    def count_points(self) -> dict[str, int]:
-        """Return how many points are in each state, by the names of the states."""
+    def count_points(self, *, of_committed_blocks: bool = False) -> dict[str, int]:
+        """Return how many points are in each state, by the names of the states.
+
+        A block of which a point is left is computed as a whole: with `of_committed_blocks`, all
+        its points count as pending.
+        """
         counts = np.zeros(len(STATUS_MEANINGS), np.int64)
         for block in self.begun():
             status = self.read_status(block)
-            if status is not None:
+            if status is not None and (is_settled(status) or not of_committed_blocks):
                 counts += np.bincount(status.ravel(), minlength=len(counts))
         counts[PENDING] += self.grid.points - counts.sum()
         return dict(zip(STATUS_MEANINGS, counts.tolist(), strict=True))
@@ -371,6 +375,11 @@ def _damaged(file: Path, error: Exception) -> StoreError:
 def new_sweep_id() -> str:
     """Return a random identifier for a sweep."""
     return secrets.token_hex(16)
+
+
+def is_settled(status: np.ndarray) -> bool:
+    """Tell whether no point with this status has to be computed."""
+    return not np.isin(status, (PENDING, STALE)).any()
 
 
 def count_failed(status: np.ndarray) -> int:

@@ -1,0 +1,88 @@
+"""Which points are too much for their workers? Sixty of them, four of which end badly."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from sweep import Axis, Pipeline, Stage, Var
+
+Total = Annotated[float, Var((), "m", "their sum")]
+
+
+def risk(row: int, column: int, deeds: str = "", pause: float = 0.0) -> Total:
+    """Add two numbers; `deeds` says what happens on the way: "raise 2 3 and die 4 1"."""
+    time.sleep(pause)
+    for deed in filter(None, deeds.split(" and ")):
+        name, *place = deed.split()
+        if place == [str(row), str(column)]:
+            DEEDS[name]()
+    return float(row + column / 10)
+
+
+def risk_all(row: np.ndarray, column: np.ndarray, deeds: str = "") -> Total:
+    """Do the same for many points at once."""
+    pairs = zip(row.tolist(), column.tolist(), strict=True)
+    return np.array([risk(*pair, deeds) for pair in pairs])  # type: ignore[return-value]
+
+
+def eat() -> None:
+    """Take all memory."""
+    eaten = []
+    while True:
+        eaten.append(np.ones(1_000_000))
+
+
+def hang() -> None:
+    """Never come to an end, in Python."""
+    while True:
+        pass
+
+
+def hold_the_gil() -> None:
+    """Sleep two seconds in C, and let no other thread of Python run."""
+    import ctypes
+
+    ctypes.PyDLL(None).usleep(2_000_000)
+
+
+def crash() -> None:
+    """Read from nowhere."""
+    import ctypes
+
+    print("last words", flush=True)
+    ctypes.string_at(0)
+
+
+def fail_twice() -> None:
+    """Fail, but for the third time."""
+    tries = Path(os.environ["TRIES"])
+    with tries.open("a") as file:
+        file.write("x")
+    if len(tries.read_text()) < 3:
+        raise OSError("the licence server is busy")
+
+
+def fail() -> None:
+    """Raise."""
+    raise ValueError("bad luck")
+
+
+DEEDS = {
+    "raise": fail,
+    "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "leave": lambda: os._exit(5),
+    "hang": hang,
+    "doze": lambda: time.sleep(1.0),
+    "hold": hold_the_gil,
+    "eat": eat,
+    "crash": crash,
+    "flake": fail_twice,
+}
+
+AXES = [Axis("row", range(10)), Axis("column", range(6))]
+pipeline = Pipeline(risk, axes=AXES)
+vectorized = Pipeline(Stage(risk_all, vectorized=True), axes=AXES)
