@@ -303,7 +303,8 @@ class Drive:
             case Done(receipts):
                 for receipt in receipts:
                     tally.add(receipt)
-                    self._learn(receipt)
+                    if receipt["compute_seconds"]:  # else somebody else had done it
+                        self._learn(receipt)
                 self._is_over |= self._orders.fail_fast and tally.failed > 0
             case Lost():
                 tally.lost_workers += 1

@@ -9,6 +9,7 @@ from zipfile import ZIP_STORED, ZipFile
 from sweep.errors import StoreError
 from sweep.store import PRIVATE
 
+FILES = (".nc", ".zip")
 TABLES = ("tasks", "events", "runs")
 
 Write = Callable[[Path, Path], None]

@@ -93,10 +93,11 @@ def is_final(record: Record) -> bool:
 
 
 def recent_records(folder: Path, bytes_each: int = 50_000) -> Iterator[Record]:
-    """Yield the last records of each file, as far as they are within so many bytes."""
+    """Yield the last records of computing in each file, if they are within so many bytes."""
     for path in journals(folder):
         for record, _ in read_from(path, max(0, path.stat().st_size - bytes_each)):
-            yield record
+            if record.get("status") != "copied":
+                yield record
 
 
 def journals(folder: Path) -> Iterator[Path]:

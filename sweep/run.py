@@ -62,6 +62,7 @@ from sweep.store.tables import Tables, iso_time
 from sweep.study import Study, load_study, script_of
 
 FOLD_SECONDS = 30.0  # between two renewals of the tables
+JOIN_SECONDS = 10.0  # that the other driver may take to end when nothing is left
 
 
 @dataclass(frozen=True)
@@ -434,10 +435,11 @@ class _Running:
                     described.result()
                 finally:
                     self._end(number, tally, stop)
-        if not self.lease:
+        if not self.lease or tally.left:
             counts = self.store.count_points()
             tally.done, tally.failed = counts["done"], counts["failed"]
-            _nothing_left(self.store)
+        if not self.lease:
+            self._fold_after_the_other(tally)
         return Summary(
             self.store.path,
             number,
@@ -448,6 +450,19 @@ class _Running:
             code_changed_since=self._other_code(number),
             failed_fast=bool(options.fail_fast and tally.failed and tally.left),
         )
+
+    def _fold_after_the_other(self, tally: Tally) -> None:
+        """Put what we did into the tables, if the other driver, which has ended, did not."""
+        patience = time.monotonic() + (0.0 if tally.left else JOIN_SECONDS)
+        while True:
+            try:
+                with Lease.take(self.store):
+                    self.tables.catch_up()
+                return
+            except StoreBusy:
+                if time.monotonic() > patience:  # it is still at work, and will do it
+                    return
+                time.sleep(0.1)
 
     def _orders(self, number: int, options: Options) -> Orders:
         deadline = Deadline(options.timeout, 60.0 * self.pipeline.needs.minutes)

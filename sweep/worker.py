@@ -26,7 +26,7 @@ from sweep.marks import Marker
 from sweep.modules import source_of
 from sweep.plan import Block
 from sweep.reproduce import hold_against
-from sweep.store import BlockWriter, Store, count_failed
+from sweep.store import BlockWriter, Store, count_failed, is_settled
 from sweep.store.chunks import encode_chunk
 from sweep.task import Care, Computed, Evaluator, Limits
 from sweep.template import DONE, STALE
@@ -193,6 +193,9 @@ def _at_point(
 
 def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -> Receipt:
     block, run = order.block, order.run
+    before = here.store.read_status(block)
+    if before is not None and is_settled(before):  # somebody else was quicker
+        return _receipt(block, before)
     started = time.time()
     clock, compiled = time.perf_counter(), compile_seconds()
     set_threads(threads)
@@ -201,19 +204,16 @@ def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -
     compiled = compile_seconds() - compiled
     computing = time.perf_counter() - clock
     computed.arrays["run"] = np.full(block.shape, run, np.int32)
-    _hold_against_what_is_done(here, block, computed)
+    if before is not None:
+        _hold_against_what_is_done(here, block, before, computed)
     checksums = here.writer.write_outputs(block, computed.arrays)
-    receipt = Receipt(
-        block=block.number,
-        points=block.points,
-        failed=count_failed(computed.status),
-        stale=int(np.count_nonzero(computed.status == STALE)),
-        noted=len({str(e["place"]) for e in computed.events if e["kind"] != "failed"}),
-        slowest_seconds=_slowest(computed.arrays["point_seconds"]),
-        compute_seconds=computing - compiled,
-        compile_seconds=compiled,
-        write_seconds=time.perf_counter() - clock - computing,
-    )
+    receipt = _receipt(block, computed.status) | {
+        "noted": len({str(e["place"]) for e in computed.events if e["kind"] != "failed"}),
+        "slowest_seconds": _slowest(computed.arrays["point_seconds"]),
+        "compute_seconds": computing - compiled,
+        "compile_seconds": compiled,
+        "write_seconds": time.perf_counter() - clock - computing,
+    }
     here.journal.append(
         {
             **receipt,
@@ -233,12 +233,26 @@ def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -
     return receipt
 
 
-def _hold_against_what_is_done(here: Workspace, block: Block, computed: Computed) -> None:
-    """Look whether a block was in part done before, and comes out the same."""
-    status = here.store.read_status(block)
-    if status is None or not (status == DONE).any():
-        return
-    before = here.writer.read_outputs(block)
+def _receipt(block: Block, status: np.ndarray) -> Receipt:
+    """Return the receipt of a block that has this status, and took no time."""
+    return Receipt(
+        block=block.number,
+        points=block.points,
+        failed=count_failed(status),
+        stale=int(np.count_nonzero(status == STALE)),
+        noted=0,
+        slowest_seconds=0.0,
+        compute_seconds=0.0,
+        compile_seconds=0.0,
+        write_seconds=0.0,
+    )
+
+
+def _hold_against_what_is_done(
+    here: Workspace, block: Block, status: np.ndarray, computed: Computed
+) -> None:
+    """Look whether a block that was in part done comes out the same."""
+    before = here.writer.read_outputs(block) if (status == DONE).any() else None
     if before is not None:
         hold_against(status, before, computed, list(here.evaluator.pipeline.dims), block.start)
 

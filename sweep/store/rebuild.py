@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class _Mosaic:
     status: np.ndarray
     owner: np.ndarray
 
-    @property
+    @cached_property
     def twin(self) -> tuple[Origin, Block] | None:
         """The one block of a source that this block is, if so."""
         if len(self.parts) != 1 or (block := self.parts[0].twin) is None:
@@ -233,13 +234,17 @@ class _Copier:
         return {"source": {}}
 
     def _copy_records(self) -> dict[int, list[Found]]:
-        """Carry the sources' records over, and return their events by the new blocks' numbers."""
+        """Carry the sources' records over, and return their events by the new blocks' numbers.
+
+        They come into files of their own, at whose end is what was computed last.
+        """
         events: dict[int, list[Found]] = {}
         for origin in self.origins:
             records = origin.records()
-            rows = list(origin.carried(records))
+            rows = sorted(origin.carried(records), key=lambda row: float(row["ended"]))
+            journal = Journal(self.store.journal_folder)
             for start in range(0, len(rows), AT_ONCE):
-                self.journal.extend(rows[start : start + AT_ONCE])
+                journal.extend(rows[start : start + AT_ONCE])
             for place, event in origin.events(records):
                 number = self.store.grid.block_of(place)
                 events.setdefault(number, []).append((origin, place, event))
