@@ -71,7 +71,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def gather(file: Path | None, argv: list[str]) -> dict[str, Any]:
         return {"argv": list(argv), "hostname": socket.gethostname(), "packages": {}}
 
-    for module in ("sweep.run", "sweep.grow"):  # sweep.run is a function as well
+    for module in ("sweep.run", "sweep.grow.growth"):  # sweep.run is a function as well
         monkeypatch.setattr(sys.modules[module], "gather", gather)
 
 
@@ -138,7 +138,7 @@ class TestInPlace:
     def test_a_reader_with_an_older_handle_sees_what_it_saw_through_every_growth(
         self, throw: Study, tmp_path: Path
     ) -> None:
-        store = complete(throw, tmp_path / "s.zarr")
+        store = complete(throw, tmp_path / "s.zarr", None, 1, 4)
         handles = []
         for speed in (40.0, 41.0, 42.0):
             lazy, raw = xr.open_zarr(store.path, chunks=None), zarr.open_group(store.path, mode="r")
@@ -322,9 +322,9 @@ class TestCrash:
     ) -> None:
         whole = throw.pipeline.with_values(speed=[*AXIS_VALUES, 35.0])
         fresh = values_of(complete(throw, tmp_path / "f.zarr", whole).path, but=ABOUT)
-        complete(throw, tmp_path / "s.zarr")
+        complete(throw, tmp_path / "s.zarr", None, 1, 4)
         old = values_of(tmp_path / "s.zarr")
-        for step in [*range(9), 30, 60, 74, 77, 78]:  # of 79; the root's metadata come last
+        for step in [*range(9), 40, 74, 77, 78]:  # of 79; the root's metadata come last
             path = tmp_path / f"{step}.zarr"
             shutil.copytree(tmp_path / "s.zarr", path)
             crash_at(step)
@@ -437,7 +437,7 @@ class TestIntoANewStore:
     def test_blocks_that_mix_are_computed_again_and_their_old_points_stay(
         self, throw: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sweep.grow.MOST_FILES", 1)
+        monkeypatch.setattr("sweep.grow.growth.MOST_FILES", 1)
         store = complete(throw, tmp_path / "s.zarr", None, 5, 4)
         growth = grow(throw, store, tmp_path / "t.zarr", speed=[15.0])
         assert Store(growth.path).grid.blocks == 2
@@ -762,6 +762,24 @@ class TestMerge:
         ]
         with pytest.raises(StoreMismatch, match="'x_at' changes with a and b, and no store knows"):
             merged(stores, tmp_path / "t.zarr")
+
+    def test_of_many_stores_for_clusters_without_a_common_disk(
+        self, throw: Study, tmp_path: Path
+    ) -> None:
+        stores = []
+        for number in range(70):
+            part = throw.pipeline.with_values(speed=[float(number)], time=[0.5])
+            stores.append(
+                create_with(part, throw, tmp_path / f"{number}.zarr", Grid((1, 1), (1, 1)))
+            )
+        growth = merged(stores[::-1], tmp_path / "t.zarr")
+        assert Store(growth.path).count_points()["pending"] == 70
+        assert values_of(growth.path).speed.values.tolist() == list(range(70))
+
+    def test_is_no_file(self, throw: Study, tmp_path: Path) -> None:
+        store = complete(throw, tmp_path / "a.zarr")
+        with pytest.raises(StoreError, match=r"such as t\.zarr; sweep compact makes a \.nc of it"):
+            merged([store, store], tmp_path / "t.nc")
 
     def test_keeps_the_records_of_both(self, throw: Study, tmp_path: Path) -> None:
         stores = [
