@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sweep.durable import append_to_file, create_file, replace_file
+from sweep.grow import compacted, extended
 from sweep.journal import Journal
 from sweep.plan import Grid
 from sweep.progress import Quiet
@@ -198,6 +199,44 @@ class TestNewStore:
         assert {"header.json", "axes-1.npz", "zarr.json", "c", "c.0"} <= {
             s.path.name for s in named
         }
+
+
+class TestGrowth:
+    @pytest.fixture
+    def store(self, throw: Study, disk: Disk) -> Store:
+        create_with(throw.pipeline, throw, disk.root / "s.zarr", Grid((5, 4), (1, 4)))
+        execute(throw.pipeline, throw, disk.root / "s.zarr", Options("serial"), Quiet())
+        disk.steps.clear()
+        return Store(disk.root / "s.zarr")
+
+    def test_in_place_has_all_safe_before_the_engine_sees_it_and_again_before_readers_do(
+        self, throw: Study, store: Store, disk: Disk
+    ) -> None:
+        extended(store, store.bind(throw.pipeline), {"speed": [40.0]})
+        named = [step for step in disk.steps if step.what == "name"]
+        (header,) = (step for step in named if step.path.name == "header.json")
+        *_, root = named
+        assert root.path == store.path / "zarr.json"
+        assert (header.at_risk, root.at_risk, disk.at_risk()) == (set(), set(), set())
+        assert all(step.is_safe for step in named)
+
+    def test_into_a_new_store_has_it_safe_before_it_gets_its_place(
+        self, throw: Study, store: Store, disk: Disk
+    ) -> None:
+        extended(store, store.bind(throw.pipeline), {"speed": [15.0]}, disk.root / "t.zarr")
+        *_, last = disk.steps
+        assert last.path == disk.root / "t.zarr"
+        (building,) = last.at_risk  # the name alone that it is about to lose
+        assert building.endswith(".creating")
+        assert disk.at_risk() == set()
+
+    def test_into_one_file_has_it_safe_before_it_gets_its_name(
+        self, store: Store, disk: Disk
+    ) -> None:
+        compacted(store, disk.root / "t.zip")
+        (named,) = (step for step in disk.steps if step.path == disk.root / "t.zip")
+        assert named.is_safe
+        assert disk.at_risk() == set()
 
 
 class TestCommit:
