@@ -12,6 +12,7 @@
 15.095
 """
 
+from sweep.api import extend as extend
 from sweep.api import plan as plan
 from sweep.api import run as run
 from sweep.dataset import open_dataset as open_dataset

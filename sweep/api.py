@@ -12,6 +12,7 @@ from sweep.errors import DefinitionError, EngineLost
 from sweep.forecast import Forecast
 from sweep.progress import make_reporter
 from sweep.run import Options, Summary, estimate, execute, lost_text
+from sweep.run import extend as extend_store
 from sweep.status import status
 from sweep.store import store_path
 from sweep.study import Study, load_study, study_of
@@ -112,6 +113,50 @@ def run(
         path = Path(folder) / "store.zarr"
         _check(execute(bound, study, path, options, make_reporter()))
         return open_dataset(path).load()
+
+
+def extend(
+    store: str | Path,
+    into: str | Path | None = None,
+    *,
+    pipeline: str | Path | None = None,
+    on: str | Executor = "dask",
+    workers: int | None = None,
+    **values: Any,
+) -> "xarray.Dataset":
+    """Add values to the axes of a sweep, compute the new points, and return its dataset.
+
+    Parameters
+    ----------
+    store
+        Of the sweep.
+    into
+        Where a new store is to be made, sorted, with the old points copied. None: the store
+        grows in place, which it can after the last value of an axis and where blocks end.
+    pipeline
+        Where the pipeline is by now, if not where it was.
+    on, workers
+        See `run`.
+    **values
+        Axis -> values to add; those that are there already do no harm.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot grow in place, with what to do; or something is at `into`.
+    StoreMismatch
+        If a parameter is no axis of the store, or the code has changed.
+    StoreBusy
+        If another process is computing it.
+    """
+    refuse_within()
+    study = load_study(str(pipeline)) if pipeline else None
+    target = store_path(into) if into else None
+    options, reporter = Options(on, workers), make_reporter()
+    path = store_path(store)
+    summary = extend_store(path, lambda _: values, target, options, reporter, study)
+    _check(summary)
+    return open_dataset(summary.store)
 
 
 def plan(
