@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,13 @@ from sweep.blame import Attempt
 from sweep.deadline import Deadline
 from sweep.engines import Done, Engine, Lost, Outcome, Raised
 from sweep.errors import Dropped, raised_error
+from sweep.marks import NO_POINT, WHOLE_BLOCK
 from sweep.plan import Block, Plan
 from sweep.worker import Receipt
 
 BATCH_SECONDS = 2.0  # a batch is to take this long, much beside its messages (Dask: 15 ms)
+LOOK_SECONDS = 1.0  # between two looks at what workers are at
+COMPILE_SECONDS = 60.0  # that a point may take beside its deadline, of which only its worker knows
 LONG_SECONDS = 5.0  # a batch that takes longer is not queued behind another
 MOST_ATTEMPTS = 3  # at a block whose workers are lost, nobody knows at which point
 SMOOTHING = 0.3  # weight of the newest batch in the estimate of a block's time
@@ -156,15 +159,32 @@ class Orders:
 
 @dataclass
 class _Batch:
-    """A batch in flight, since when, and whether its worker minds a deadline."""
+    """A batch in flight: since when, the deadline that its worker minds, and what it is at."""
 
     attempts: list[Attempt]
     since: float
-    has_deadline: bool
+    hard_seconds: float | None
+    at: tuple[int, int] | None = None  # block and point, as far as is known
+    at_since: float = 0.0
 
     @property
     def points(self) -> int:
         return sum(attempt.block.points for attempt in self.attempts)
+
+    def look(self, block: int, point: int) -> None:
+        """Take note of what its worker is at."""
+        if (block, point) != self.at:
+            self.at, self.at_since = (block, point), time.monotonic()
+
+    def most_seconds(self, retries: int) -> float:
+        """Return how long its worker may be at the same, its own timer out of order."""
+        assert self.hard_seconds is not None
+        block, point = self.at or (0, NO_POINT)
+        if point == NO_POINT:
+            return math.inf
+        sizes = (a.block.points for a in self.attempts if a.block.number == block)
+        points = max(sizes, default=1) if point == WHOLE_BLOCK else 1
+        return 2.0 * self.hard_seconds * (1 + retries) * points + COMPILE_SECONDS
 
 
 class Drive:
@@ -180,9 +200,9 @@ class Drive:
         What is asked of workers.
     failed_points
         Tells how many points of a block failed, or None if the block is not committed.
-    point_at
-        Tells at which point of an attempt (block, its number) a worker was last; None if nobody
-        knows.
+    marks
+        Tells what workers are at, or were when they died: (block's number, number of the attempt,
+        point), of each.
     """
 
     def __init__(
@@ -191,7 +211,7 @@ class Drive:
         plan: Plan,
         orders: Orders,
         failed_points: Callable[[Block], int | None],
-        point_at: Callable[[Block, int], int | None],
+        marks: Callable[[], Iterable[tuple[int, int, int]]],
     ) -> None:
         self._engine = engine
         self._new = plan.remaining(backwards=orders.backwards)
@@ -199,7 +219,8 @@ class Drive:
         self._again: deque[Attempt] = deque()
         self._orders = orders
         self._failed_points = failed_points
-        self._point_at = point_at
+        self._marks = marks
+        self._looked = time.monotonic()
         self._block_seconds: float | None = None  # measured, smoothed
         self._live: dict[int, _Batch] = {}
         self._overdue: set[int] = set()  # tickets whose workers were ended for it
@@ -249,7 +270,7 @@ class Drive:
                     "limits": {**limits, "hard_seconds": hard},
                 },
             )
-            self._live[ticket] = _Batch(batch, time.monotonic(), hard is not None)
+            self._live[ticket] = _Batch(batch, time.monotonic(), hard)
 
     def _window(self) -> int:
         is_long = self._block_seconds is not None and self._block_seconds > LONG_SECONDS
@@ -281,19 +302,37 @@ class Drive:
         return max(1, min(fills, balanced))
 
     def _end_overdue(self) -> None:
-        """End the workers of batches that were handed out before a deadline was known.
+        """End workers that should have ended by themselves.
 
-        Since when a point is at work is known to its worker alone, so they get the time of
-        all their points, and as much for waiting in line.
+        A worker minds the deadline itself, unless none was known when its batch was handed out,
+        or a model has put its timer out of order. For the first, all points of a batch get
+        their time, and as much for waiting in line; the others are seen to stand still.
         """
-        hard = self._orders.deadline.hard_seconds
-        if hard is None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
             return
+        self._looked = now
+        self._look()
+        hard = self._orders.deadline.hard_seconds
         for ticket, batch in self._live.items():
-            overdue = time.monotonic() - batch.since > 2 * hard * batch.points
-            if overdue and not batch.has_deadline and ticket not in self._overdue:
+            if batch.hard_seconds is not None:
+                is_overdue = now - batch.at_since > batch.most_seconds(self._orders.retries)
+            else:
+                is_overdue = hard is not None and now - batch.since > 2 * hard * batch.points
+            if is_overdue and ticket not in self._overdue:
                 self._overdue.add(ticket)
                 self._engine.kill(ticket)
+
+    def _look(self) -> None:
+        """Take note of what the workers are at."""
+        batches = {
+            (attempt.block.number, attempt.number): batch
+            for batch in self._live.values()
+            for attempt in batch.attempts
+        }
+        for block, number, point in self._marks():
+            if batch := batches.get((block, number)):
+                batch.look(block, point)
 
     # --- taking back ---------------------------------------------------------------------
 
@@ -336,7 +375,8 @@ class Drive:
                 tally.count(attempt.block.points, failed)
         if left:
             at_work = left[0]
-            point = self._point_at(at_work.block, at_work.number)
+            own = (at_work.block.number, at_work.number)
+            point = next((mark[2] for mark in self._marks() if mark[:2] == own), None)
             at_work.take_death(point, lost)
             if at_work.unexplained >= MOST_ATTEMPTS:
                 tally.lost_blocks.append((at_work.block, lost.reason))

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -238,6 +238,8 @@ def execute(
                 store = create_with(pipeline, study, path, grid)
             with writing(path):
                 lease = held.enter_context(Lease.take(store))
+        if lease is not None:
+            held.enter_context(lease.kept_alive())
         running = _Running(store, pipeline, study, engine, message, lease)
         with writing(path):
             return running.go(options, stop, reporter, begun)
@@ -423,7 +425,7 @@ class _Running:
             todo,
             orders,
             self._failed_points,
-            lambda block, attempt: self._point_at(number, block, attempt),
+            lambda: self._marks(number),
         )
         with ThreadPoolExecutor(1) as beside:
             described = beside.submit(self._describe, number)
@@ -501,7 +503,6 @@ class _Running:
     def _tick(self, tally: Tally, reporter: Reporter) -> None:
         reporter.update(tally)
         if self.lease and time.monotonic() - self._folded > FOLD_SECONDS:
-            self.lease.renew()
             self._fold()
             self._folded = time.monotonic()
 
@@ -514,11 +515,9 @@ class _Running:
             )
         self.tables.fold()
 
-    def _point_at(self, run: int, block: Block, attempt: int) -> int | None:
-        """Return at which point of an attempt a worker was when it died, as its mark says."""
-        marks = read_marks(self.store.mark_folder)
-        own = (mark.point for mark in marks if mark[:3] == (run, block.number, attempt))
-        return next(own, None)
+    def _marks(self, run: int) -> Iterator[tuple[int, int, int]]:
+        """Yield what the workers of a run are at: block, attempt, point."""
+        return (mark[1:] for mark in read_marks(self.store.mark_folder) if mark.run == run)
 
     def _failed_points(self, block: Block) -> int | None:
         status = self.store.read_status(block)

@@ -185,6 +185,8 @@ class Evaluator:
         except BaseException as error:
             if isinstance(error, Dropped):
                 raise
+            if isinstance(error.__cause__, StopIteration):  # which no generator lets through
+                return error.__cause__
             return error
         return None
 

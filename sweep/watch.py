@@ -5,6 +5,7 @@ is put back, a forked child is ended, and warnings, log lines and prints are tak
 error state, and all else that Python keeps in context variables, ends with the point.
 """
 
+import errno
 import io
 import logging
 import os
@@ -43,6 +44,18 @@ def as_worker(process: Process) -> None:
                 stream.reconfigure(write_through=True)  # what is printed is at once in the file
 
 
+@contextmanager
+def leaving_if_exhausted() -> Iterator[None]:
+    """End this process if it is out of files or memory: another one in its place has some."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENOMEM) and _process.expendable:
+            print(f"The worker is exhausted: {error}", file=sys.stderr)
+            os._exit(1)
+        raise
+
+
 def hold_deadline() -> float:
     """Let no deadline pass for a while, and return what was left of it [s], 0 for none."""
     return signal.setitimer(signal.ITIMER_REAL, 0)[0] if _process.expendable else 0.0
@@ -76,6 +89,7 @@ class Watch:
         self.hard_seconds: float | None = None  # a point that takes longer takes this process along
         self._notes: list[Note] = []
         self._rearm_at: float | None = None  # when the deadline has to be set anew, if at all
+        self._filters: list[Any] = []  # of warnings
         self._pid = 0
         self._folder = -1
 
@@ -90,6 +104,7 @@ class Watch:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", append=True)  # not once a process: at each point
                 warnings.showwarning = self._warned
+                self._filters = list(warnings.filters)
                 _take_output()  # of imports
                 is_mortal = self.hard_seconds is not None and _process.expendable
                 self._rearm_at = 0.0 if is_mortal else None
@@ -114,6 +129,13 @@ class Watch:
             if os.getpid() != self._pid:  # a child that the function forked, and let return
                 _leave()
             os.fchdir(self._folder)
+            if warnings.filters != self._filters:
+                self._put_back_filters()
+
+    def _put_back_filters(self) -> None:
+        warnings.resetwarnings()
+        for one in reversed(self._filters):
+            warnings.filters.insert(0, one)  # type: ignore[attr-defined]
 
     def _arm(self, points: int) -> None:
         """Set the deadline, with some slack, in which it need not be set for each point anew."""
@@ -154,11 +176,32 @@ class Watch:
 def _take_output() -> str:
     """Return what was printed since the last time, and forget it."""
     output = _process.output
-    if output is None or not os.lseek(output, 0, os.SEEK_END):
+    if output is None:
+        return ""
+    if sys.stdout.closed or sys.stderr.closed or not _is_open(1):
+        _put_back_streams(output)
+    if not os.lseek(output, 0, os.SEEK_END):
         return ""
     text = os.pread(output, LONGEST_TEXT, 0).decode(errors="replace").rstrip()
     os.ftruncate(output, 0)
     return text
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True
+
+
+def _put_back_streams(output: int) -> None:
+    """Open stdout and stderr again, which a point has closed."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(output, descriptor)
+        raw = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
+        raw.reconfigure(write_through=True)
+        setattr(sys, name, raw)
 
 
 class _Keeper(logging.Handler):

@@ -30,7 +30,7 @@ from sweep.store import BlockWriter, Store, count_failed, is_settled
 from sweep.store.chunks import encode_chunk
 from sweep.task import Care, Computed, Evaluator, Limits
 from sweep.template import DONE, STALE
-from sweep.watch import Watch
+from sweep.watch import Watch, leaving_if_exhausted
 
 
 class Receipt(TypedDict):
@@ -109,7 +109,7 @@ def run_batch(
         receipts = []
         for number, attempt, *care in blocks:
             order = _Order(here.store.grid.block(number), run, attempt, mine, _care(*care))
-            with writing(store):  # a model's own OSError is an event of its point
+            with writing(store), leaving_if_exhausted():
                 receipts.append(_run_block(here, order, submitted, threads))
         return receipts
 
@@ -193,9 +193,8 @@ def _at_point(
 
 def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -> Receipt:
     block, run = order.block, order.run
-    before = here.store.read_status(block)
-    if before is not None and is_settled(before):  # somebody else was quicker
-        return _receipt(block, before)
+    if (done := _committed(here, block)) is not None:  # somebody else was quicker
+        return _receipt(block, done)
     started = time.time()
     clock, compiled = time.perf_counter(), compile_seconds()
     set_threads(threads)
@@ -203,9 +202,10 @@ def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -
     computed = here.evaluator.compute(block, order.limits, order.care)
     compiled = compile_seconds() - compiled
     computing = time.perf_counter() - clock
+    if (late := _committed(here, block)) is not None:  # by others, while this was computed
+        return _receipt(block, late)
     computed.arrays["run"] = np.full(block.shape, run, np.int32)
-    if before is not None:
-        _hold_against_what_is_done(here, block, before, computed)
+    _hold_against_what_is_done(here, block, computed)
     checksums = here.writer.write_outputs(block, computed.arrays)
     receipt = _receipt(block, computed.status) | {
         "noted": len({str(e["place"]) for e in computed.events if e["kind"] != "failed"}),
@@ -220,7 +220,7 @@ def _run_block(here: Workspace, order: _Order, submitted: float, threads: int) -
             "block": block.name,
             "run": run,
             "attempt": order.attempt,
-            "status": "failed" if receipt["failed"] else "done",
+            "status": next((s for s in ("stale", "failed") if receipt[s]), "done"),
             "started": started,
             "ended": time.time(),
             "queue_seconds": max(0.0, started - submitted),
@@ -248,11 +248,18 @@ def _receipt(block: Block, status: np.ndarray) -> Receipt:
     )
 
 
-def _hold_against_what_is_done(
-    here: Workspace, block: Block, status: np.ndarray, computed: Computed
-) -> None:
+def _committed(here: Workspace, block: Block) -> np.ndarray | None:
+    """Return the status of a block that is committed; None if it is not."""
+    status = here.store.read_status(block)
+    return status if status is not None and is_settled(status) else None
+
+
+def _hold_against_what_is_done(here: Workspace, block: Block, computed: Computed) -> None:
     """Look whether a block that was in part done comes out the same."""
-    before = here.writer.read_outputs(block) if (status == DONE).any() else None
+    status = here.store.read_status(block)
+    if status is None or not (status == DONE).any():
+        return
+    before = here.writer.read_outputs(block)
     if before is not None:
         hold_against(status, before, computed, list(here.evaluator.pipeline.dims), block.start)
 

@@ -167,7 +167,7 @@ def drive(engine: FaultyEngine, blocks: int, *, fail_fast: bool = False) -> Tall
         plan,
         Orders("a:b", {}, fail_fast=fail_fast),
         engine.failed_points,
-        lambda block, attempt: engine.marks.get((block.number, attempt)),
+        lambda: [(*attempt, point) for attempt, point in engine.marks.items()],
     )
     made.run(tally, Stop(), lambda tally: None)
     return tally

@@ -83,7 +83,7 @@ def drive(
     plan = Plan(Grid((blocks,), (1,)), np.zeros(blocks, bool))
     tally = Tally(points=blocks, done=0, failed=0)
     orders = Orders("a:b", {})
-    made = Drive(engine, plan, orders, lambda block: None, lambda block, attempt: None)
+    made = Drive(engine, plan, orders, lambda block: None, lambda: [])
     made.run(tally, stop or Stop(), report)
     return tally
 

@@ -127,6 +127,28 @@ class TestDeadline:
             summary = run(tmp_path / f"{on}.zarr", "hold 1 1", on=on)
             assert (summary.tally.done, summary.tally.lost_workers) == (60, 0)
 
+    @pytest.mark.parametrize("deed", ["freeze", "ignore"])
+    def test_is_minded_by_the_driver_where_the_worker_cannot(
+        self, deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sweep.drive.COMPILE_SECONDS", 0.0)
+        run(tmp_path / "s.zarr", f"{deed} 3 3", (10, 6), timeout=0.2)
+        assert {k: kind for k, (kind, _) in failures(tmp_path / "s.zarr").items()} == {
+            (3, 3): "Timeout"
+        }
+        assert_all_others_done(tmp_path / "s.zarr", (3, 3))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("on", ["processes", "dask"])
+    def test_is_not_needed_by_kernels_of_minutes_with_the_gil_and_without(
+        self, on: str, tmp_path: Path
+    ) -> None:
+        summary = run(tmp_path / "s.zarr", "hold long 1 1 and release long 2 2", on=on)
+        assert (summary.tally.done, summary.tally.lost_workers) == (60, 0)
+        seconds = xr.open_zarr(tmp_path / "s.zarr").point_seconds
+        assert float(seconds[1, 1]) > 100
+        assert float(seconds[2, 2]) > 100
+
     def test_ends_a_point_that_holds_the_gil(self, tmp_path: Path) -> None:
         run(tmp_path / "s.zarr", "hang 3 3", (10, 6), timeout=0.2)
         assert set(failures(tmp_path / "s.zarr")) == {(3, 3)}

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sweep.cli.command import ALL_DONE, INCOMPLETE, command, store_argument
-from sweep.errors import short_path
+from sweep.errors import counted, short_path
 from sweep.grow import Growth, compacted, merged
 from sweep.run import remembered_study
 from sweep.store import Store, store_path
@@ -70,5 +70,5 @@ def _grown(made: Growth) -> int:
     if made.damaged:
         click.echo(f"{made.damaged} points are pending: a chunk of theirs is damaged.", err=True)
     if made.new_points:
-        click.echo(f"{made.new_points} points are pending, which no store had.")
-    return INCOMPLETE if made.damaged else ALL_DONE
+        click.echo(f"{counted(made.new_points, 'point')} pending: no store had computed them.")
+    return INCOMPLETE if made.damaged or made.new_points else ALL_DONE

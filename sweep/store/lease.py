@@ -15,8 +15,10 @@ import re
 import secrets
 import socket
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -123,6 +125,23 @@ class Lease:
         """
         files = _lease_files(self.path.parent)
         return bool(files) and files[-1].token == self._token
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Renew the lease again and again meanwhile, beside whatever else this process does."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(RENEW_SECONDS):
+                self.renew()
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def release(self) -> None:
         """Let go of the store; if somebody else has taken it over, nothing happens."""

@@ -71,7 +71,7 @@ TASKS = {
     "block": _text("place of the block, as in the names of its chunks; empty: of another store"),
     "attempt": _count("how often the block was tried before, plus one"),
     "status": _text(
-        "done, failed if a point of it failed, lost if it was not committed, copied if it was "
+        "done, failed or stale if a point of it is, lost if it was not committed, copied if it was "
         "taken from another store"
     ),
     "points": _count("points of the block"),

@@ -29,19 +29,10 @@ class Other(NamedTuple):
 
 
 DEEDS = [
-    *(
-        "nothing",
-        "print",
-        "print in C",
-        "warn",
-        "warn again",
-        "log",
-        "fork",
-        "chdir",
-        "look around",
-    ),
-    *("seterr", "divide", "mutate", "close stdout", "nan", "exit", "interrupt", "raise"),
-    *("wrong names", "dict", "shape", "complex", "text", "generator", "objects", "none", "huge"),
+    *("nothing", "close sys.stdout", "close stdout", "print", "print in C", "be strict", "warn"),
+    *("warn again", "log", "fork", "chdir", "look around", "stop", "seterr", "divide", "mutate"),
+    *("nan", "exit", "interrupt", "raise", "wrong names", "dict", "shape", "complex", "text"),
+    *("generator", "objects", "none", "huge"),
 ]
 
 
@@ -104,6 +95,9 @@ TRACES: Any = {
     "divide": divide,
     "mutate": mutate,
     "close stdout": lambda table: os.close(1),
+    "close sys.stdout": lambda table: sys.stdout.close(),
+    "be strict": lambda table: warnings.simplefilter("error"),
+    "stop": lambda table: next(iter([])),
     "exit": lambda table: sys.exit(3),
     "interrupt": lambda table: (_ for _ in ()).throw(KeyboardInterrupt),
     "raise": lambda table: {}["missing"],

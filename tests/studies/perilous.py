@@ -17,8 +17,8 @@ def risk(row: int, column: int, deeds: str = "", pause: float = 0.0) -> Total:
     """Add two numbers; `deeds` says what happens on the way: "raise 2 3 and die 4 1"."""
     time.sleep(pause)
     for deed in filter(None, deeds.split(" and ")):
-        name, *place = deed.split()
-        if place == [str(row), str(column)]:
+        name, at_row, at_column = deed.rsplit(" ", 2)
+        if (at_row, at_column) == (str(row), str(column)):
             DEEDS[name]()
     return float(row + column / 10)
 
@@ -42,11 +42,42 @@ def hang() -> None:
         pass
 
 
+def ignore_the_deadline() -> None:
+    """Put the timer out of order that is to end us."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    time.sleep(600)
+
+
 def hold_the_gil() -> None:
     """Sleep two seconds in C, and let no other thread of Python run."""
     import ctypes
 
     ctypes.PyDLL(None).usleep(2_000_000)
+
+
+def hold_long() -> None:
+    """Hold the GIL for two minutes, in C."""
+    import ctypes
+
+    ctypes.PyDLL(None).usleep(120_000_000)
+
+
+def release_long() -> None:
+    """Compute for two minutes in a kernel that releases the GIL."""
+    import numba
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+    def count(steps: int) -> float:
+        total = 0.0
+        for i in range(steps):
+            total += np.sqrt(i)
+        return total
+
+    count(1)  # compiles
+    start = time.monotonic()
+    count(10**8)
+    steps = 10**8 * 110 / (time.monotonic() - start)
+    count(int(steps))
 
 
 def crash() -> None:
@@ -76,8 +107,12 @@ DEEDS = {
     "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "leave": lambda: os._exit(5),
     "hang": hang,
+    "freeze": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "ignore": ignore_the_deadline,
     "doze": lambda: time.sleep(1.0),
     "hold": hold_the_gil,
+    "hold long": hold_long,
+    "release long": release_long,
     "eat": eat,
     "crash": crash,
     "flake": fail_twice,
