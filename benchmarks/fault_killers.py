@@ -1,153 +1,54 @@
-"""Processes that kill themselves at a planned step of the commit protocol.
+"""Processes that come to harm at a planned step of the commit protocol.
 
 Nothing of the product knows of it: `install`, called by the campaign's study in the driver and
 in every worker, wraps what `sweep.durable` asks of the operating system, and a few functions
 above it. The campaign places an order, a file in ``orders/``; the first process that reaches
-the ordered step moves it to ``claimed/``, takes down in ``kills.jsonl`` what it was at, and
-kills itself (SIGKILL).
+the ordered step moves it to ``claimed/``, takes down in ``faults.jsonl`` what it was at, and
+kills itself, crashes, leaves, stops, or is refused by the disk.
 """
 
+import ctypes
+import errno
 import importlib
 import json
 import os
 import re
+import resource
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
+
+from fault_orders import (
+    ENDS_WORKER,
+    REFUSALS,
+    STEPS,
+    STOPS,
+    WITHIN_POINT,
+    Kind,
+    Order,
+    flights,
+    may_hit,
+    note_hit,
+)
 
 from sweep import durable
+from sweep.calls import Calls
 from sweep.plan import Block, Grid
 from sweep.store import BlockWriter, Store
 from sweep.task import Computed, Evaluator
 
-ORDERS = "SWEEP_FAULTS"  # the environment variable that names the campaign's folder
+ORDERS = "SWEEP_FAULTS"  # the environment variable that names the round's folder
+POISON = "SWEEP_POISON"  # and the one with "crash" or "hang" and the values of a point
 BLOCK = (1, 4)  # points of a block: 15 is no multiple of 4, so some are smaller
 BATCH_SECONDS = 0.2  # a few blocks, so that a kill costs a few
 FOLD_SECONDS = 0.4  # so that folds happen while blocks are in flight
-
-When = Literal["creation", "start", "first fold", "work", "end"]
-Moment = Literal["before", "half", "after"]
-ROOT = r"\.zarr/zarr\.json<"
+LEFT = 7  # exit code of a worker that leaves
 
 _rename = Path.rename  # as it is before `install` wraps it
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step at which a process can be killed.
-
-    Parameters
-    ----------
-    when
-        Where it comes in the life of a store: while it is made ("creation"), when a driver takes
-        its run number ("start"), at the first fold of the tables ("first fold"), while blocks
-        are computed ("work"), or when all of them are committed ("end").
-    operation, moment, path
-        What the process is at: an operation on a path (for a rename ``new<old``) that matches.
-    most_skips
-        An order lets up to so many matches of a process pass, drawn at random.
-    """
-
-    name: str
-    role: Literal["worker", "driver"]
-    when: When
-    operation: str
-    moment: Moment
-    path: str = ""
-    most_skips: int = 0
-
-
-FIRST, MIDDLE, LAST = "reach", "turns", "run"  # of a block's arrays before status, in order
-_OUTPUT = rf"\.zarr/({FIRST}|path|{MIDDLE}|point_seconds|{LAST})"
-_STATUS = r"\.zarr/status"
-_PARTIAL = r"/\.c\.[\d.]*[0-9a-f]{8}\.partial$"
-
-
-def _worker(name: str, operation: str, moment: Moment, path: str = "", skips: int = 3) -> Step:
-    return Step(f"worker, {name}", "worker", "work", operation, moment, path, skips)
-
-
-def _driver(
-    when: When,
-    name: str,
-    operation: str,
-    moment: Moment,
-    path: str = "",
-    skips: int = 0,
-) -> Step:
-    return Step(f"driver, {name}", "driver", when, operation, moment, path, skips)
-
-
-STEPS = (
-    _worker("output: file half written", "write", "half", _OUTPUT + _PARTIAL, 9),
-    _worker("output: written, before its fsync", "fsync", "before", _OUTPUT + _PARTIAL, 9),
-    _worker("output: synced, before the rename", "rename", "before", rf"{_OUTPUT}/c\.", 9),
-    _worker("output: the first renamed", "rename", "after", rf"\.zarr/{FIRST}/c\."),
-    _worker("output: a middle one renamed", "rename", "after", rf"\.zarr/{MIDDLE}/c\."),
-    _worker("output: the last renamed", "rename", "after", rf"\.zarr/{LAST}/c\."),
-    _worker("output: before the sync of a folder", "fsync", "before", f"{_OUTPUT}$", 9),
-    _worker("output: all folders synced", "fsync", "after", rf"\.zarr/{LAST}$"),
-    _worker("journal: before the line", "write", "before", r"\.jsonl$"),
-    _worker("journal: half a line written", "write", "half", r"\.jsonl$"),
-    _worker("journal: line written, not synced", "fsync", "before", r"\.jsonl$"),
-    _worker("journal: line synced", "fsync", "after", r"\.jsonl$"),
-    _worker("status: file half written", "write", "half", _STATUS + _PARTIAL),
-    _worker("status: synced, before the rename", "rename", "before", rf"{_STATUS}/c\."),
-    _worker("status: renamed", "rename", "after", rf"{_STATUS}/c\."),
-    _worker("status: folder synced", "fsync", "after", f"{_STATUS}$"),
-    _worker("random instant of a block", "instant", "after"),
-    _driver("creation", "creation: header half written", "write", "half", r"creating/.*header"),
-    _driver(
-        "creation", "creation: arrays half made", "rename", "after", r"creating/\w+/zarr\.json<", 7
-    ),
-    _driver("creation", "creation: before the rename", "rename", "before", r"\.zarr<.*creating$"),
-    _driver("creation", "creation: renamed, not synced", "rename", "after", r"\.zarr<.*creating$"),
-    _driver("start", "run number: half written", "write", "half", r"/runs/\.\d{4}\.json\."),
-    _driver("start", "run number: before it is taken", "link", "before", r"/runs/\d{4}\.json<"),
-    _driver("start", "run number: taken", "link", "after", r"/runs/\d{4}\.json<"),
-    _driver("work", "right after submitting", "submit", "after", "", 5),
-    _driver(
-        "first fold",
-        "fold: tables half made",
-        "rename",
-        "after",
-        r"\.zarr/(tasks|events)/\w+/zarr\.json<",
-        24,
-    ),
-    _driver("work", "fold: rows half written", "fsync", "before", r"/(tasks|events)/\w+$", 30),
-    _driver("work", "fold: runs half renewed", "fsync", "before", r"\.zarr/runs/\w+$", 12),
-    _driver("work", "fold: before its state's rename", "rename", "before", r"/folds/\d+\.json<"),
-    _driver("work", "fold: its state renamed", "rename", "after", r"/folds/\d+\.json<"),
-    _driver("work", "fold: a group's metadata renamed", "rename", "after", r"/\w+s/zarr\.json<", 2),
-    _driver("work", "root metadata: before the rename", "rename", "before", ROOT),
-    _driver("work", "root metadata: renamed", "rename", "after", ROOT),
-    _driver("work", "random instant, from outside", "outside", "after"),
-    _driver("end", "all done, before the last fold", "end", "after"),
-)
-
-
-class Order(NamedTuple):
-    """What a file in ``orders/`` asks for; all of it stands in the file's name."""
-
-    number: int
-    step: int
-    skips: int
-    delay_ms: int
-
-    @property
-    def file_name(self) -> str:
-        """The name that `read` understands."""
-        return ".".join(map(str, self))
-
-    @classmethod
-    def read(cls, file_name: str) -> "Order":
-        """Return the order that a file stands for."""
-        return cls(*map(int, file_name.split(".")))
 
 
 class Killer:
@@ -161,10 +62,10 @@ class Killer:
         self._lock = threading.Lock()  # held while a block ends or this process does
 
     def reach(self, operation: str, moment: str, path: str = "") -> None:
-        """Die if an order is for this step."""
+        """Come to harm if an order is for this step."""
         order = self.due(operation, moment, path)
         if order is not None:
-            self.die(order, path)
+            self.carry_out(order, path)
 
     def due(self, operation: str, moment: str, path: str = "") -> Order | None:
         """Return the order for this step, now claimed for this process; None if there is none."""
@@ -173,12 +74,17 @@ class Killer:
             step = STEPS[order.step]
             if (step.operation, step.moment) != (operation, moment):
                 continue
-            if not re.search(step.path, path):
+            if not re.search(step.path, path) or not self._may_be_hit(order.kind):
                 continue
             self._passed[file.name] += 1
             if self._passed[file.name] > order.skips and self._claim(file.name):
                 return order
         return None
+
+    def _may_be_hit(self, kind: Kind) -> bool:
+        if kind not in ENDS_WORKER:
+            return True
+        return self.block is not None and may_hit(self.folder, self.block, kind)
 
     def _claim(self, name: str) -> bool:
         try:
@@ -187,12 +93,36 @@ class Killer:
             return False
         return True
 
-    def die(self, order: Order, path: str = "") -> None:
-        """Take down what this process is at, and kill it."""
-        log_kill(self.folder, order, os.getpid(), self.role, self.block, path)
+    def carry_out(self, order: Order, path: str = "") -> None:
+        """Take down what this process is at, and do to it what was ordered.
+
+        Raises
+        ------
+        OSError
+            Where it is the disk that refuses.
+        """
+        log_fault(self.folder, order, os.getpid(), self.role, self.block, path)
+        if order.kind in STOPS:
+            os.kill(os.getpid(), signal.SIGSTOP)  # the campaign lets it go on, or kills its driver
+            return
         self.mark(None)
-        os.kill(os.getpid(), signal.SIGKILL)
-        signal.pause()
+        if order.kind in REFUSALS:
+            self.block = None
+            operation = STEPS[order.step].operation
+            raise _refusal(errno.ENOSPC if operation == "write" else errno.EIO)
+        end_this_process(order.kind)
+
+    def meet_point(self, kind: Kind) -> None:
+        """Be at the point that crashes or hangs."""
+        if self.block is None:  # a pilot's
+            return
+        order = Order(-1, WITHIN_POINT, kind, 0, 0)
+        log_fault(self.folder, order, os.getpid(), self.role, self.block)
+        if kind == Kind.POINT_HANGS:
+            while True:
+                time.sleep(60)
+        self.mark(None)
+        end_this_process(kind)
 
     # --- a block in flight ---------------------------------------------------------------
 
@@ -202,7 +132,7 @@ class Killer:
         self.mark(block.number)
         order = self.due("instant", "after")
         if order is not None:
-            threading.Thread(target=self._die_soon, args=(order, block), daemon=True).start()
+            threading.Thread(target=self._carry_out_soon, args=(order, block), daemon=True).start()
 
     def end(self) -> None:
         """Note that the block is committed."""
@@ -218,32 +148,51 @@ class Killer:
         else:
             mark.write_text(str(block))
 
-    def _die_soon(self, order: Order, block: Block) -> None:
+    def _carry_out_soon(self, order: Order, block: Block) -> None:
         time.sleep(order.delay_ms / 1000)
         with self._lock:
             if self.block == block.number:
-                self.die(order)
+                self.carry_out(order)
+                return
         # The block was quicker. The order stands again, with less delay.
         again = order._replace(delay_ms=order.delay_ms // 2)
         claimed = self.folder / "claimed" / order.file_name
         _rename(claimed, self.folder / "orders" / again.file_name)
 
 
-def log_kill(
+def end_this_process(kind: Kind) -> None:
+    """End for real, in the way of this kind."""
+    if kind in (Kind.WORKER_CRASHED, Kind.POINT_CRASHES):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        ctypes.string_at(0)
+    if kind == Kind.WORKER_LEFT:
+        os._exit(LEFT)
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
+def _refusal(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def log_fault(
     folder: Path, order: Order, pid: int, role: str, block: int | None, path: str = ""
 ) -> None:
-    """Append a kill to the campaign's log, durably."""
+    """Append a fault to the round's log, durably."""
     record = {
         "order": order.number,
+        "kind": order.kind,
         "step": STEPS[order.step].name,
         "role": role,
         "pid": pid,
         "block": block,
-        "flights": sum(1 for _ in (folder / "flights").iterdir()),
+        "flights": len(flights(folder)),
         "at": path.replace(f"{folder}/", ""),
         "time": time.time(),
     }
-    handle = os.open(folder / "kills.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
+    if block is not None and order.kind in ENDS_WORKER:
+        note_hit(folder, block, order.number)
+    handle = os.open(folder / "faults.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
     os.write(handle, json.dumps(record).encode() + b"\n")
     os.fsync(handle)
     os.close(handle)
@@ -274,8 +223,9 @@ class WatchedOs:
         self._killer.reach("write", "before", path)
         order = self._killer.due("write", "half", path)
         if order is not None:
-            os.write(handle, data[: len(data) // 2])
-            self._killer.die(order, path)
+            written = os.write(handle, data[: len(data) // 2])
+            self._killer.carry_out(order, path)
+            return written
         return os.write(handle, data)
 
     def fsync(self, handle: int) -> None:
@@ -302,6 +252,10 @@ def install(folder: Path) -> None:
     _wrap(run, "choose_grid", lambda choose: lambda pipeline, *rest: _grid(pipeline))
     _wrap(run, "FOLD_SECONDS", lambda seconds: FOLD_SECONDS)
     _wrap(drive, "BATCH_SECONDS", lambda seconds: BATCH_SECONDS)
+    if poison := os.environ.get(POISON):
+        what, *values = poison.split()
+        kind = Kind.POINT_HANGS if what == "hang" else Kind.POINT_CRASHES
+        _wrap(Calls, "for_point", lambda call: _poisoned(killer, call, kind, values))
 
 
 def _wrap(owner: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
@@ -339,6 +293,17 @@ def _watched_compute(killer: Killer, compute: Callable[..., Computed]) -> Callab
         return compute(evaluator, block, *how)
 
     return computed
+
+
+def _poisoned(
+    killer: Killer, call: Callable[..., Any], kind: Kind, place: list[str]
+) -> Callable[..., Any]:
+    def called(calls: Calls, values: Any) -> Any:
+        if [str(float(values[name])) for name in ("drive", "shake")] == place:
+            killer.meet_point(kind)
+        return call(calls, values)
+
+    return called
 
 
 def _watched_commit(killer: Killer, commit: Callable[..., None]) -> Callable[..., None]:

@@ -1,8 +1,8 @@
 """How far does a walker get who is driven one way and shaken at random? The campaign's sweep.
 
 Outputs of every kind (a number, a field, an integer), random numbers, points without an answer
-(NaN, done all the same) and points that fail: what a campaign of kills has to bring through
-unharmed. Under a campaign (`fault_killers.ORDERS`) the processes that import it kill themselves.
+(NaN, done all the same) and points that fail: what a campaign of faults has to bring through
+unharmed. Under a campaign (`fault_killers.ORDERS`) the processes that import it come to harm.
 """
 
 import os
@@ -25,7 +25,7 @@ class Walk(NamedTuple):
     turns: Annotated[int, Var((), "1", "changes of direction")]
 
 
-def walk(drive: float, shake: float, rng: np.random.Generator, pause: float = 0.002) -> Walk:
+def walk(drive: float, shake: float, rng: np.random.Generator, pause: float = 0.03) -> Walk:
     """Wait `pause` [s] and walk `STEPS` steps; two of the points fail.
 
     Those that are not shaken stay where they are.
