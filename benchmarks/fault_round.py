@@ -160,6 +160,7 @@ class Player:
         self._quiet_until = 0  # blocks committed before the next order
         self._attended = 0  # faults whose victims we have seen to
         self._has_joined = False
+        self._started: list[subprocess.Popen[bytes]] = []
         self._damages: list[_Damage] = []  # that are not repaired
         for name in ("orders", "claimed", "flights", "hits"):
             (self.folder / name).mkdir(parents=True)
@@ -186,6 +187,8 @@ class Player:
                 self._go_through_store()
         finally:
             self._end_processes()
+            for process in self._started:
+                process.wait()
         self._withdraw()
         self.round.faults = self._faults()
         if not self.round.reads:
@@ -269,12 +272,14 @@ class Player:
         if self.poison:
             poison = " ".join([self.poison.what, *(str(i / 8) for i in self.poison.place)])
         with said.open("w") as output:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 self._command(*options),
                 env=environment(self.folder, poison),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self._started.append(started)
+        return started
 
     def _drive(self) -> tuple[int, str]:
         """Run one driver; return its exit code and what it said."""
@@ -616,6 +621,7 @@ class Player:
             out, _ = reader.communicate(timeout=60)
         finally:
             reader.kill()
+            reader.communicate()
         found = json.loads(out)
         self.round.reads, self.round.points_checked = found["reads"], found["points"]
         self.round.refused_reads = found["refused"]
