@@ -155,13 +155,13 @@ class Evaluator:
 
     def _compute_one(self, work: "_Work", number: int, here: Place, values: Values) -> None:
         """Compute one point, and take down what became of it and what it said."""
-        start, error = self._clock(), None
         for _ in range(1 + work.limits.retries):
+            start = self._clock()
             error = self._tried(work, number, here, values)
-            if error is None or isinstance(error, OutputError):
+            seconds = self._clock() - start
+            if not isinstance(error, Exception) or isinstance(error, OutputError):
                 break
             self._clear(work, here)
-        seconds = self._clock() - start
         if error is None:
             error = _overtime(seconds, work.limits)
         place = None
@@ -351,8 +351,9 @@ def _no_numbers(array: np.ndarray) -> str:
     """Say what an array of objects is that no output can be; "" if it is none."""
     if array.dtype.kind != "O":
         return ""
-    if array.ndim == 0 and isinstance(array.item(), Iterator):
-        return f"a {type(array.item()).__name__}"
+    if array.ndim == 0:
+        kind = type(array.item()).__name__
+        return "a whole number of more than 64 bits" if kind == "int" else f"a {kind}"
     kinds = [type(value).__name__ for value in array.flat if not isinstance(value, float)]
     return f"objects: a {kinds[0]} among them" if kinds else "objects"
 

@@ -99,6 +99,8 @@ class Watch:
         keeper = _Keeper(self._notes)
         self._pid = os.getpid()
         self._folder = os.open(".", os.O_RDONLY)
+        umask = os.umask(0o077)
+        os.umask(umask)
         logging.getLogger().addHandler(keeper)
         try:
             with warnings.catch_warnings():
@@ -115,6 +117,7 @@ class Watch:
             if self.marker:
                 self.marker.put(NO_POINT)
             logging.getLogger().removeHandler(keeper)
+            os.umask(umask)
             os.close(self._folder)
 
     def call(self, point: int, points: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -27,7 +27,7 @@ FAIL = {
     "text": ("OutputError", "'number' as <U3, which does not fit the float64"),
     "generator": ("OutputError", "'field' as a generator; a stage returns numbers"),
     "objects": ("OutputError", "'field' as objects: a NoneType among them; .* of numbers"),
-    "huge": ("OutputError", "'number' as objects: a int among them; .* of numbers"),
+    "huge": ("OutputError", "'number' as a whole number of more than 64 bits"),
 }
 SAY = {
     "warn": ("warned", "RuntimeWarning", r"careful \[.*manners.py:\d+\]"),

@@ -122,10 +122,19 @@ class TestNewStore:
         with pytest.raises(StoreMismatch, match=r"constant 'g' was 9\.81, now 1\.6"):
             create_with(pipeline, throw, tmp_path / "s.zarr", Grid((5, 4), (5, 4)))
 
-    def test_refuses_a_newer_format(self, throw: Study, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("number", "remedy"),
+        [
+            (99, "reads up to 2.*pip install -U"),
+            (1, "older version.*run the sweep into a new store"),
+        ],
+    )
+    def test_refuses_another_format(
+        self, number: int, remedy: str, throw: Study, tmp_path: Path
+    ) -> None:
         header = make(throw, tmp_path / "s.zarr", 5, 4).private / "header.json"
-        header.write_text(header.read_text().replace('"format": 1', '"format": 99'))
-        with pytest.raises(StoreError, match=r"has the format 99.*pip install -U"):
+        header.write_text(header.read_text().replace('"format": 2', f'"format": {number}'))
+        with pytest.raises(StoreError, match=f"has the format {number}.*{remedy}"):
             Store(tmp_path / "s.zarr")
 
     def test_says_where_there_is_none(self, tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ class TestVerify:
         resume(everything, store.path)
         assert verify(store).is_sound
 
+    def test_marks_nothing_where_all_journals_are_gone(self, store: Store) -> None:
+        for journal in journals(store.journal_folder):
+            journal.unlink()
+        before = store.count_points()
+        report = verify(store)
+        assert not report.is_sound
+        assert "no record is left of any block" in report.text()
+        assert store.count_points() == before
+
     def test_finds_a_damaged_line_of_a_journal_and_the_block_it_was_of(
         self, store: Store, everything: Study, pristine: Path
     ) -> None:

@@ -2,9 +2,11 @@
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ def command(function: Command) -> click.Command:
     def guarded(**arguments: Any) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are no text
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             code = function(**arguments)
         except SweepError as error:

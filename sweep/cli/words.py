@@ -49,7 +49,7 @@ def finish(summary: Summary) -> int:
 def print_failures(found: Status, most: int = 5) -> None:
     """Print the first failures, and where the others stand."""
     for failure in found.failures[:most]:
-        click.echo(f"failed: {failure.text}")
+        click.echo(f"failed: {failure.text.splitlines()[0]}")
     if len(found.failures) > most:
         click.echo(
             f"and {len(found.failures) - most} more: "

@@ -20,8 +20,10 @@ from sweep.store import FORMAT, Header, Store, new_sweep_id
 from sweep.store.metadata import read_attributes
 from sweep.store.origin import Source
 from sweep.store.rebuild import Rebuilt, rebuild
+from sweep.store.room import check_room
 from sweep.store.tables import iso_time
-from sweep.template import Array
+from sweep.task import largest_bytes
+from sweep.template import Array, block_arrays
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,20 @@ def rebuilt(
     ------
     StoreError
         If the path is that of a file.
+    DiskError
+        If it can hardly fit on the disk.
     """
     if path.suffix in FILES:
         raise StoreError(
             f"{short_path(path)} would be a folder. Give a store's name here, such as "
             f"{path.with_suffix('.zarr').name}; sweep compact makes a {path.suffix} of it then."
         )
+    computed = block_arrays(tuple(arrays))
+    grid, (_, point_bytes) = (
+        Grid(header.shape, header.block_shape),
+        largest_bytes(computed, len(axes)),
+    )
+    check_room(path, grid.points * point_bytes, grid.blocks * len(computed))
     old = read_attributes(sources[0].store.path)
     attributes = {key: old[key] for key in old if key not in ("history", "date_modified")}
     attributes["date_created"] = iso_time(time.time())

@@ -26,7 +26,7 @@ from sweep.definition.specification import (
     specification_hash,
     stages_of,
 )
-from sweep.durable import create_file, encode_json, replace_file, sync_folder
+from sweep.durable import create_file, encode_json, make_folders, replace_file, sync_folder
 from sweep.errors import StoreError, StoreMismatch
 from sweep.plan import Block, Grid, Plan
 from sweep.store.chunks import (
@@ -38,8 +38,9 @@ from sweep.store.chunks import (
 )
 from sweep.template import FAILED, PENDING, STALE, STATUS_MEANINGS, Array, block_arrays, template
 
-FORMAT = 1
+FORMAT = 2  # docs/format.md
 PRIVATE = ".sweep"
+PRIVATE_FOLDERS = ("runs", "journal", "folds", "marks")
 SEED_RULE = (
     "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of the 128-bit blake2b of "
     "the canonical JSON of [stage, parameters], 2.0 as 2)"
@@ -247,6 +248,8 @@ class Store:
 
     def begin_run(self, record: Mapping[str, Any]) -> int:
         """Take the next run number, whose file then holds `record`, and return it."""
+        for name in PRIVATE_FOLDERS:  # empty ones get lost where a store is copied
+            make_folders(self.private / name)
         number = 1 + max(self.run_files(), default=0)
         while True:
             try:
@@ -358,6 +361,11 @@ def _read_header(path: Path) -> Header:
             raise StoreError(
                 f"{path} has the format {found['format']}; this version reads up to {FORMAT}. "
                 "Update: pip install -U sweepzarr"
+            )
+        if found["format"] < FORMAT:
+            raise StoreError(
+                f"{path} has the format {found['format']} of an older version, which this one does "
+                "not go on with. Its data opens in xarray; run the sweep into a new store."
             )
         shapes = {name: tuple(found[name]) for name in ("shape", "block_shape")}
         return Header(**{**found, **shapes})

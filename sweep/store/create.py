@@ -1,5 +1,6 @@
 """Creation of a store: the whole empty dataset, built beside its place and renamed into it."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -14,9 +15,9 @@ import numpy as np
 from sweep.definition import Axis, Pipeline
 from sweep.definition.specification import specification
 from sweep.durable import create_file, make_folders, replace_file, sync_folder
-from sweep.errors import StoreError
+from sweep.errors import StoreError, SweepError, disk_error, short_path
 from sweep.plan import Grid
-from sweep.store import FORMAT, PRIVATE, Header, Store, exists, new_sweep_id
+from sweep.store import FORMAT, PRIVATE, PRIVATE_FOLDERS, Header, Store, exists, new_sweep_id
 from sweep.store.chunks import LARGEST_CHUNK_BYTES, chunk_name, encode_chunk
 from sweep.store.metadata import consolidate, write_array_metadata
 from sweep.template import Array, template
@@ -90,14 +91,18 @@ def built_beside(path: Path) -> Iterator[Path]:
         raise
 
 
-def refusal(path: Path, error: OSError) -> StoreError:
+def refusal(path: Path, error: OSError) -> SweepError:
     """Return what to say where a store cannot be made."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        what = f"{short_path(path)} cannot be made"
+        return disk_error(error, what, "Free some space, or give a STORE on another disk.")
     if path.exists():
         return StoreError(
             f"{path} exists and is no sweep's store. Move it away or give another name."
         )
     return StoreError(
-        f"{path} cannot be made: {error.strerror} ({error.filename}). Give another STORE."
+        f"{path} cannot be made: {error.strerror or error} ({error.filename or path.parent}). "
+        "Give another STORE."
     )
 
 
@@ -147,7 +152,7 @@ def lay_out(
 
 
 def _write_private(folder: Path, header: Header, axes: Sequence[Axis]) -> None:
-    for name in ("runs", "journal", "folds", "marks"):
+    for name in PRIVATE_FOLDERS:
         (folder / name).mkdir(parents=True)
     create_file(folder / "header.json", header.encode())
     create_file(folder / header.axes_file, encode_axes(axes))

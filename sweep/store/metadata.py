@@ -139,6 +139,11 @@ def read_attributes(store: Path) -> Attributes:
     return attributes
 
 
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata of an array or group as they lie in its own folder."""
+    return _read(folder / "zarr.json")
+
+
 def read_consolidated(store: Path, node: str) -> dict[str, Any] | None:
     """Return the metadata that readers see of an array or group; None if they see none."""
     nodes = _read(store / "zarr.json")["consolidated_metadata"]["metadata"]

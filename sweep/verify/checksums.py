@@ -11,12 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.errors import counted, disk_error, short_path
+from sweep.errors import StoreError, counted, disk_error, short_path
 from sweep.journal import Record, decode_line, journals
 from sweep.plan import Block
 from sweep.store import Store
 from sweep.store.chunks import DamagedChunkError, check_chunk, checksum_of, chunk_name
-from sweep.store.metadata import read_arrays, read_attributes, with_values
+from sweep.store.metadata import (
+    read_arrays,
+    read_attributes,
+    read_consolidated,
+    read_metadata,
+    with_values,
+)
 from sweep.template import POINT_NAMES
 from sweep.verify.stale import begun, mark_block, remedy, shown
 
@@ -113,6 +119,8 @@ def verify(store: Store, *, mark: bool = True, progress: Progress | None = None)
     with reading(store):
         numbers = begun(store)  # before the journals: a record comes before its status
         recorded, damaged_lines = _read_journals(store)
+        if not recorded and len(numbers):
+            return _without_journals(store, len(numbers), damaged_lines)
         check = _Check(store, recorded)
         for count, block in enumerate(map(store.grid.block, numbers.tolist()), 1):
             if check.finds_damage(block) and mark:
@@ -123,6 +131,13 @@ def verify(store: Store, *, mark: bool = True, progress: Progress | None = None)
     damaged = tuple(check.damaged)
     counts = (check.blocks, check.chunks, check.bytes)
     return Report(store.path, *counts, damaged, lost, tuple(damaged_lines), mark)
+
+
+def _without_journals(store: Store, blocks: int, damaged_lines: list[str]) -> Report:
+    """Return the report of a store whose journals are gone: that says nothing of its blocks."""
+    what = "no record is left of any block, so that there is nothing to check them against"
+    gone = Damage("", str(store.journal_folder.relative_to(store.path)), what)
+    return Report(store.path, blocks, 0, 0, (), (gone,), tuple(damaged_lines), False)
 
 
 # --- what is on record ---------------------------------------------------------------------
@@ -143,6 +158,9 @@ class _Recorded:
         if set(self.arrays) <= told.keys():
             packed = b"".join(self._CHECKSUM.pack(*told[name]) for name in self.arrays)
             self._packed[record["block"]] = self._packed.get(record["block"], b"") + packed
+
+    def __bool__(self) -> bool:
+        return bool(self._packed)
 
     def of(self, block: Block) -> dict[str, list[Checksum]]:
         """Return those of a block's arrays, one an attempt; nothing if it has no record."""
@@ -252,13 +270,29 @@ def _lost(store: Store) -> Iterator[Damage]:
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         yield Damage("", "zarr.json", f"of the root or an array: {type(error).__name__}: {error}")
         return
+    yield from _lost_of_what_is_remembered(store)
     for array in arrays:
+        if read_consolidated(store.path, array.name) != read_metadata(store.path / array.name):
+            yield Damage("", array.name, "its zarr.json is not what the root's has of it")
         if array.role == "coordinate":
             try:
                 with_values(store.path, array)
             except (DamagedChunkError, FileNotFoundError) as error:
                 what = "missing" if isinstance(error, FileNotFoundError) else str(error)
                 yield Damage("", array.name, what)
+
+
+def _lost_of_what_is_remembered(store: Store) -> Iterator[Damage]:
+    """Yield what is damaged of the axes and the runs in the private folder."""
+    try:
+        store.axes()
+    except StoreError as error:
+        yield Damage("", store.header.axes_file, str(error))
+    for number, path in store.run_files().items():
+        try:
+            store.read_run(number)
+        except ValueError as error:
+            yield Damage("", f"runs/{path.name}", f"{type(error).__name__}: {error}")
 
 
 @contextmanager
