@@ -35,7 +35,7 @@ from fault_orders import (
     note_hit,
 )
 
-from sweep import durable
+from sweep import drive, durable, options, running
 from sweep.calls import Calls
 from sweep.plan import Block, Grid
 from sweep.store import BlockWriter, Store
@@ -246,11 +246,11 @@ def install(folder: Path) -> None:
     _wrap(Evaluator, "compute", lambda compute: _watched_compute(killer, compute))
     _wrap(BlockWriter, "commit", lambda commit: _watched_commit(killer, commit))
     # `sweep.run` is also the name of a function, which hides the module.
-    run, drive = importlib.import_module("sweep.run"), importlib.import_module("sweep.drive")
+    run = importlib.import_module("sweep.run")
     _wrap(Store, "update_run", lambda update: _watched_update(killer, update))
-    _wrap(run, "make_engine", lambda make: _watched_engines(killer, make))
+    _wrap(options, "make_engine", lambda make: _watched_engines(killer, make))
     _wrap(run, "choose_grid", lambda choose: lambda pipeline, *rest: _grid(pipeline))
-    _wrap(run, "FOLD_SECONDS", lambda seconds: FOLD_SECONDS)
+    _wrap(running, "FOLD_SECONDS", lambda seconds: FOLD_SECONDS)
     _wrap(drive, "BATCH_SECONDS", lambda seconds: BATCH_SECONDS)
     if poison := os.environ.get(POISON):
         what, *values = poison.split()

@@ -159,7 +159,6 @@ class Player:
         self._outside_at = 0.0  # when to carry it out, if that is for us to do
         self._quiet_until = 0  # blocks committed before the next order
         self._attended = 0  # faults whose victims we have seen to
-        self._has_joined = False
         self._started: list[subprocess.Popen[bytes]] = []
         self._damages: list[_Damage] = []  # that are not repaired
         for name in ("orders", "claimed", "flights", "hits"):
@@ -227,10 +226,8 @@ class Player:
             self._see_to_orphans(code, faults)
             if self._damages:
                 self._find_damages()
-            elif code == SOME_FAILED and not self._has_joined:
-                return code
             elif code == SOME_FAILED:
-                self._has_joined = False
+                return code
         self._violated(f"the sweep is not complete after {MOST_DRIVERS} drivers")
         return INCOMPLETE
 
@@ -521,7 +518,6 @@ class Player:
     def _run_joined(self, order: Order) -> None:
         """Run a driver that joins to its end; what it computes may be computed twice."""
         self.history.shared_runs |= {self._last_run(), self._last_run() + 1}
-        self._has_joined = True
         said = self.folder / f"joined{order.number}.txt"
         joined = self._start(said, "--join")
         self._wait(joined)

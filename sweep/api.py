@@ -10,9 +10,11 @@ from sweep.dataset import open_dataset
 from sweep.definition import Pipeline
 from sweep.errors import DefinitionError, EngineLost
 from sweep.forecast import Forecast
+from sweep.options import Options
 from sweep.progress import make_reporter
-from sweep.run import Options, Summary, estimate, execute, lost_text
+from sweep.run import estimate, execute
 from sweep.run import extend as extend_store
+from sweep.running import Summary, lost_text
 from sweep.status import status
 from sweep.store import store_path
 from sweep.study import Study, load_study, study_of

@@ -1,6 +1,6 @@
 """Whether the code of a study is that which a store was computed with, and how it differs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import unified_diff
 
 from sweep.errors import StoreMismatch, short_path
@@ -21,21 +21,42 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
         With the difference, and what to do.
     """
     number, before = _last_source(store)
-    if not number or same_code(before, source):
+    if not number or same_code(before, source) or not store.count_points()["done"]:
         return
-    if not store.count_points()["done"]:
-        return
-    lines = list(difference(before, source))
-    shown = lines[:MOST_LINES]
-    if len(lines) > MOST_LINES:
-        shown.append(f"... and {len(lines) - MOST_LINES} lines more")
     raise StoreMismatch(
         f"The code has changed since run {number} of {short_path(store.path)}:\n"
-        + "\n".join(shown)
+        + _shown(before, source)
         + "\nIf the points that are done are still right, go on with --accept-changes (in Python: "
         "accept_changes=True); the dataset tells which run computed which point. If not, run the "
         "sweep into a new store."
     )
+
+
+def refuse_stores_of_other_code(stores: Sequence[Store]) -> None:
+    """Refuse stores of which the last runs had different code.
+
+    Raises
+    ------
+    StoreMismatch
+        With the difference, and what to do.
+    """
+    first, *others = stores
+    _, before = _last_source(first)
+    for other in others:
+        _, source = _last_source(other)
+        if before and source and not same_code(before, source):
+            raise StoreMismatch(
+                f"{short_path(first.path)} and {short_path(other.path)} were computed by different "
+                f"code:\n{_shown(before, source)}\nIf both are right, merge them with "
+                "--accept-changes; the dataset tells which run computed which point."
+            )
+
+
+def _shown(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    lines = list(difference(before, now))
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"... and {len(lines) - MOST_LINES} lines more"]
+    return "\n".join(lines)
 
 
 def same_code(before: Mapping[str, str], now: Mapping[str, str]) -> bool:

@@ -297,7 +297,13 @@ class Evaluator:
                 f"{self._maker(name)} returned '{name}' with the dims {dims}; the pipeline "
                 f"declares {tuple(sizes)}. Transpose it: .transpose{tuple(sizes)}."
             )
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise OutputError(
+                f"{self._maker(name)} returned '{name}' as rows of different lengths; an array "
+                "has one length along each dim."
+            ) from None
         if wrong := _no_numbers(array):
             raise OutputError(
                 f"{self._maker(name)} returned '{name}' as {wrong}; a stage returns numbers, or "
@@ -312,7 +318,7 @@ class Evaluator:
         stored = _cast(array, self._arrays[name].dtype)
         if stored is None:
             raise OutputError(
-                f"{self._maker(name)} returned '{name}' as {array.dtype}, which does not fit the "
+                f"{self._maker(name)} returned '{name}' as {_kind(array)}, which does not fit the "
                 f"{self._arrays[name].dtype} that the pipeline declares."
             )
         return stored
@@ -345,6 +351,10 @@ def _overtime(seconds: float, limits: Limits) -> Timeout | None:
 def _at(array: np.ndarray, here: Place) -> np.ndarray:
     """Return the view of one point, with swept dims of length 1."""
     return array[tuple(slice(i, i + 1) for i in here)]
+
+
+def _kind(array: np.ndarray) -> str:
+    return "text" if array.dtype.kind in "US" else str(array.dtype)
 
 
 def _no_numbers(array: np.ndarray) -> str:

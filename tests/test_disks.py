@@ -13,9 +13,10 @@ import pytest
 import xarray as xr
 
 import sweep
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.status import status
 from sweep.store import Store
 from sweep.study import load_study

@@ -11,9 +11,10 @@ import pytest
 from sweep.durable import append_to_file, create_file, replace_file
 from sweep.grow import compacted, extended
 from sweep.journal import Journal
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.store import Store
 from sweep.study import Study
 from sweep.worker import run_batch

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, Summary, create_with, execute
+from sweep.run import create_with, execute
+from sweep.running import Summary
 from sweep.status import status
 from sweep.study import load_study
 
@@ -108,6 +110,17 @@ class TestDeath:
         run(tmp_path / "s.zarr", "crash 4 2", (10, 6), name="vectorized")
         assert set(failures(tmp_path / "s.zarr")) == {(4, 2)}
         assert_all_others_done(tmp_path / "s.zarr", (4, 2))
+
+
+def test_memory_of_what_a_point_has_started_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.options.usable_memory", lambda: 600_000_000)
+    run(tmp_path / "s.zarr", "spawn 2 2")
+    ((place, (kind, text)),) = failures(tmp_path / "s.zarr").items()
+    assert (place, kind) == ((2, 2), "OutOfMemory")
+    assert "took more memory than its share" in text
+    assert_all_others_done(tmp_path / "s.zarr", (2, 2))
 
 
 class TestDeadline:

@@ -10,9 +10,10 @@ import pytest
 import xarray as xr
 
 from sweep.journal import journals, read_from
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.store import Store
 from sweep.study import Study
 

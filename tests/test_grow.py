@@ -24,9 +24,10 @@ from sweep.definition.specification import specification, specification_hash
 from sweep.definition.union import direction, places_on, united
 from sweep.errors import DefinitionError, StoreError, StoreMismatch
 from sweep.grow import Growth, compacted, extended, merged
+from sweep.options import Options
 from sweep.plan import MOST_FILES, Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.status import status
 from sweep.store import BlockWriter, Store
 from sweep.store.create import create_store
@@ -81,7 +82,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def gather(file: Path | None, argv: list[str]) -> dict[str, Any]:
         return {"argv": list(argv), "hostname": socket.gethostname(), "packages": {}}
 
-    for module in ("sweep.run", "sweep.grow.growth"):  # sweep.run is a function as well
+    for module in ("sweep.running", "sweep.grow.growth"):
         monkeypatch.setattr(sys.modules[module], "gather", gather)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.study import load_study
 
 STUDY = Path(__file__).parent / "studies" / "manners.py"
@@ -24,7 +25,7 @@ FAIL = {
     "none": ("OutputError", "returned NoneType; it declares a NamedTuple"),
     "shape": ("OutputError", r"'field' with shape \(4,\); the pipeline declares x=3"),
     "complex": ("OutputError", "'field' as complex128, which does not fit the float64"),
-    "text": ("OutputError", "'number' as <U3, which does not fit the float64"),
+    "text": ("OutputError", "'number' as text, which does not fit the float64"),
     "generator": ("OutputError", "'field' as a generator; a stage returns numbers"),
     "objects": ("OutputError", "'field' as objects: a NoneType among them; .* of numbers"),
     "huge": ("OutputError", "'number' as a whole number of more than 64 bits"),

@@ -8,9 +8,11 @@ import pytest
 import xarray as xr
 
 from sweep import Axis, Pipeline, Var
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, Summary, create_with, execute
+from sweep.run import create_with, execute
+from sweep.running import Summary
 from sweep.store import BlockWriter, Store
 from sweep.task import Evaluator
 

@@ -18,9 +18,10 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from sweep import Coord, Pipeline, Var, open_dataset
 from sweep.errors import StoreError, StoreMismatch
 from sweep.journal import Journal, decode_line, encode_line, read_from
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.status import status
 from sweep.store import BlockWriter, Store
 from sweep.store.chunks import DamagedChunkError, decode_chunk, encode_chunk

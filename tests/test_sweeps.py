@@ -23,9 +23,11 @@ from sweep.errors import (
     StudyError,
     WorkerError,
 )
+from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import Options, Summary, create_with, execute, lost_text, remembered_study
+from sweep.run import create_with, execute, remembered_study
+from sweep.running import Summary, lost_text
 from sweep.store import Store
 from sweep.study import Study, load_study
 

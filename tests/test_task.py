@@ -88,7 +88,7 @@ class TestFailures:
             (np.zeros(4), r"shape \(4,\); the pipeline declares x=3"),
             (np.zeros((3, 1)), r"shape \(3, 1\)"),
             (None, "'f' as a NoneType; a stage returns numbers"),
-            (["a", "b", "c"], "as <U1, which does not fit the float64"),
+            (["a", "b", "c"], "as text, which does not fit the float64"),
             (np.array([1, 2, 3j]), "as complex128"),
             (np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), "masked values"),
             (np.array([1, None, 2]), "as object"),

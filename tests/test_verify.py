@@ -14,9 +14,10 @@ import xarray as xr
 from sweep import Axis, Pipeline, Var
 from sweep.errors import DiskError, StoreError
 from sweep.journal import Journal, Record, encode_line, journals, read_from
+from sweep.options import Options
 from sweep.plan import Block, Grid
 from sweep.progress import Quiet
-from sweep.run import Options, create_with, execute
+from sweep.run import create_with, execute
 from sweep.store import BlockWriter, Store
 from sweep.study import Study, load_study
 from sweep.task import Evaluator

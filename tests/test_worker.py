@@ -14,8 +14,9 @@ import xarray as xr
 
 from sweep import Axis, Needs, Pipeline, Stage, Var
 from sweep.delivery import sent
+from sweep.options import Options
 from sweep.progress import Quiet
-from sweep.run import Options, execute
+from sweep.run import execute
 from sweep.study import load_study
 from sweep.worker import time_points
 

@@ -15,6 +15,9 @@ rest = click.argument("store_and_values", nargs=-1, metavar="[STORE] [a=VALUES].
 workers = click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes  [default: all cores]."
 )
+accept_changes = click.option(
+    "--accept-changes", is_flag=True, help="Go on although the study's code has changed."
+)
 
 
 def read_arguments(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeline, Path]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from sweep.changes import refuse_changed_code, refuse_stores_of_other_code
+from sweep.cli.arguments import accept_changes
 from sweep.cli.command import ALL_DONE, INCOMPLETE, command, store_argument
 from sweep.errors import counted, short_path
 from sweep.grow import Growth, compacted, merged
@@ -32,6 +34,8 @@ def verify(store: Path, count: int | None, pipeline: str | None) -> int:
     """
     found = Store(store_path(store))
     study = (load_study(pipeline) if pipeline else remembered_study(found)) if count else None
+    if study:
+        refuse_changed_code(found, study.source)
     with Lease.take(found):
         report = check(found)
         click.echo(report.text())
@@ -58,9 +62,13 @@ def compact(store: Path, new: Path) -> int:
 @command
 @click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @new_argument
-def merge(stores: tuple[Path, ...], new: Path) -> int:
+@accept_changes
+def merge(stores: tuple[Path, ...], new: Path, accept_changes: bool) -> int:
     """Make one store NEW of several STORES that hold the same study."""
-    return _grown(merged([Store(store_path(store)) for store in stores], store_path(new)))
+    found = [Store(store_path(store)) for store in stores]
+    if not accept_changes:
+        refuse_stores_of_other_code(found)
+    return _grown(merged(found, store_path(new)))
 
 
 def _grown(made: Growth) -> int:

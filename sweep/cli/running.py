@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from sweep.cli.arguments import read_arguments, read_values, rest, workers
+from sweep.cli.arguments import accept_changes, read_arguments, read_values, rest, workers
 from sweep.cli.command import Command, command, pipeline_argument, store_argument
 from sweep.cli.words import finish
+from sweep.options import Options
 from sweep.progress import make_reporter
-from sweep.run import Options, execute
+from sweep.run import execute
 from sweep.run import extend as extend_store
 from sweep.run import resume as resume_store
 from sweep.store import store_path
@@ -41,9 +42,6 @@ _retries = click.option(
     help="How often a point that raises is tried again  [default: not at all].",
 )
 _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop when a point has failed.")
-_accept_changes = click.option(
-    "--accept-changes", is_flag=True, help="Go on although the study's code has changed."
-)
 _join = click.option(
     "--join", is_flag=True, help="Help the driver that the store has, if it has one."
 )
@@ -53,7 +51,7 @@ _where = click.option("--pipeline", metavar="PIPELINE", help="Where the pipeline
 def _how_to_run(command: Command) -> Command:
     """Add the options that say where and how points are computed."""
     for option in (
-        *(_join, _accept_changes, _fail_fast, _retries, _timeout),
+        *(_join, accept_changes, _fail_fast, _retries, _timeout),
         *(_dashboard, _tls_dir, workers, _on),
     ):
         command = option(command)

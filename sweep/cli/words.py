@@ -6,7 +6,7 @@ from sweep.cli.command import ALL_DONE, INCOMPLETE, INTERRUPTED, SOME_FAILED
 from sweep.definition import Pipeline
 from sweep.errors import counted, resume_command, short_path
 from sweep.progress import clock_text
-from sweep.run import Summary, lost_text
+from sweep.running import Summary, lost_text
 from sweep.status import Status
 from sweep.status import status as read_status
 

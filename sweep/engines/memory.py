@@ -10,10 +10,12 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 POLL_SECONDS = 0.1
+CHILDREN_EVERY = 5  # looks: those at what a model has started cost more
 SPARE = 0.95  # of a share: the rest is what is taken between two looks
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -62,6 +64,39 @@ def resident_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def group_bytes(pid: int) -> int:
+    """Return the bytes of memory that a process and all that it has started have."""
+    return sum(map(resident_bytes, [pid, *_descendants(pid)]))
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the numbers of the processes that a process has started, and those of theirs."""
+    children: list[int] = []
+    with suppress(OSError):  # gone; or the system does not tell
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return [*children, *(one for child in children for one in _descendants(child))]
+
+
+def _proportional_bytes(pid: int) -> int:
+    """Return the bytes of memory of a process, what it shares divided by who shares it."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return resident_bytes(pid)
+
+
+def takes_more(pid: int, limit: float, *, with_children: bool) -> bool:
+    """Tell whether a process takes more than `limit` bytes, alone or with what it has started."""
+    if resident_bytes(pid) > limit:
+        return True
+    if not with_children or group_bytes(pid) <= limit:
+        return False
+    # Forked processes share pages, which were counted for each of them so far.
+    return sum(map(_proportional_bytes, [pid, *_descendants(pid)])) > limit
+
+
 class Guarded(Protocol):
     """A process with a share of the memory."""
 
@@ -91,11 +126,12 @@ def guard(process: Guarded) -> None:
 
 
 def _look_again_and_again() -> None:
-    while True:
+    for look in count():
         time.sleep(POLL_SECONDS)
         with _lock:
             processes = list(_guarded)
         for process in processes:
-            limit = process.memory_bytes
-            if limit is not None and resident_bytes(process.pid) > SPARE * limit:
+            share = process.memory_bytes
+            is_turn = look % CHILDREN_EVERY == 0
+            if share is not None and takes_more(process.pid, SPARE * share, with_children=is_turn):
                 process.end_for_memory()

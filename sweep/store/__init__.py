@@ -36,7 +36,16 @@ from sweep.store.chunks import (
     decode_chunk,
     encode_chunk,
 )
-from sweep.template import FAILED, PENDING, STALE, STATUS_MEANINGS, Array, block_arrays, template
+from sweep.template import (
+    DONE,
+    FAILED,
+    PENDING,
+    STALE,
+    STATUS_MEANINGS,
+    Array,
+    block_arrays,
+    template,
+)
 
 FORMAT = 2  # docs/format.md
 PRIVATE = ".sweep"
@@ -154,24 +163,32 @@ class Store:
 
     def plan(self) -> Plan:
         """Return what is left to do."""
-        done = np.zeros(self.grid.blocks, bool)
-        for block in self.begun():
-            done[block.number] = self.is_committed(block)
-        return Plan(self.grid, done)
+        return self.survey()[0]
 
-    def count_points(self, *, of_committed_blocks: bool = False) -> dict[str, int]:
-        """Return how many points are in each state, by the names of the states.
-
-        A block of which a point is left is computed as a whole: with `of_committed_blocks`, all
-        its points count as pending.
-        """
+    def count_points(self) -> dict[str, int]:
+        """Return how many points are in each state, by the names of the states."""
         counts = np.zeros(len(STATUS_MEANINGS), np.int64)
         for block in self.begun():
             status = self.read_status(block)
-            if status is not None and (is_settled(status) or not of_committed_blocks):
+            if status is not None:
                 counts += np.bincount(status.ravel(), minlength=len(counts))
         counts[PENDING] += self.grid.points - counts.sum()
         return dict(zip(STATUS_MEANINGS, counts.tolist(), strict=True))
+
+    def survey(self) -> tuple[Plan, int, int]:
+        """Return what is left to do, and how many points of committed blocks are done, and failed.
+
+        A block of which a point is left is computed as a whole, so that none of its points count.
+        """
+        committed = np.zeros(self.grid.blocks, bool)
+        done = failed = 0
+        for block in self.begun():
+            status = self.read_status(block)
+            if status is not None and is_settled(status):
+                committed[block.number] = True
+                done += int(np.count_nonzero(status == DONE))
+                failed += count_failed(status)
+        return Plan(self.grid, committed), done, failed
 
     def begun(self) -> Iterator[Block]:
         """Yield the blocks that have a status chunk."""
@@ -351,6 +368,8 @@ def _read_header(path: Path) -> Header:
     try:
         raw = (path / PRIVATE / "header.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        if path.is_file():
+            raise StoreError(f"{path} is a file; a sweep's STORE is a folder.") from None
         what = "is no sweep's store" if path.exists() else "does not exist"
         raise StoreError(
             f"{path} {what}. Make one: sweep run PIPELINE {path.name or 'STORE'}"

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +36,12 @@ def eat() -> None:
     eaten = []
     while True:
         eaten.append(np.ones(1_000_000))
+
+
+def spawn() -> None:
+    """Have another process take memory."""
+    eater = "import time; eaten = bytearray(500_000_000); time.sleep(60)"
+    subprocess.run([sys.executable, "-c", eater], check=True)
 
 
 def hang() -> None:
@@ -114,6 +122,7 @@ DEEDS = {
     "hold long": hold_long,
     "release long": release_long,
     "eat": eat,
+    "spawn": spawn,
     "crash": crash,
     "flake": fail_twice,
 }
