@@ -70,5 +70,5 @@ def remove_marks(folder: Path, run: int) -> None:
     """Remove the marks of a run, whose workers are at nothing any more."""
     for path in folder.glob("*"):
         with suppress(OSError, struct.error):
-            if Mark(*_LAYOUT.unpack(path.read_bytes())).run in (0, run):
+            if Mark(*_LAYOUT.unpack(path.read_bytes())).run == run:
                 path.unlink()

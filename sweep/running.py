@@ -262,6 +262,7 @@ def _note_the_killed(store: Store) -> None:
         is_here = record["hostname"] == socket.gethostname()
         if record["state"] == "running" and is_here and not _is_alive(record["pid"]):
             store.update_run(number, {**record, "state": "killed"})
+            remove_marks(store.mark_folder, number)
 
 
 def _is_alive(pid: int) -> bool:

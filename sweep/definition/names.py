@@ -11,7 +11,7 @@ RESERVED = frozenset({"status", "run", "point_seconds", "sample", "tasks", "even
 # Names that `sweep.run` takes beside the parameters.
 ARGUMENTS = frozenset(
     {"pipeline", "store", "on", "workers", "tls_dir", "dashboard", "timeout", "retries"}
-    | {"fail_fast", "retry_failed", "accept_changes", "join", "into"}
+    | {"fail_fast", "retry_failed", "accept_changes", "join"}
 )
 
 
