@@ -26,8 +26,7 @@ def writer_for(file: Path) -> Write | None:
     if file.suffix == ".nc":
         if find_spec("h5netcdf") is None or find_spec("h5py") is None:
             raise StoreError(
-                f"{file.name} needs h5netcdf, which is not installed: "
-                'pip install h5netcdf h5py'
+                f"{file.name} needs h5netcdf, which is not installed: pip install h5netcdf h5py"
             )
         return write_netcdf
     return write_zip if file.suffix == ".zip" else None
