@@ -12,7 +12,7 @@ import xarray as xr
 from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
-from sweep.run import create_with, execute
+from sweep.run import create_with, execute, resume
 from sweep.running import Summary
 from sweep.status import status
 from sweep.study import load_study
@@ -52,7 +52,7 @@ def assert_all_others_done(store: Path, *failed: tuple[int, int]) -> None:
     np.testing.assert_array_equal(dataset[output], values)
 
 
-@pytest.mark.parametrize("on", ["processes", "dask"])
+@pytest.mark.parametrize("on", ["processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_of_sixty_points_four_end_badly_and_fifty_six_are_done(on: str, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     deeds = "raise 2 3 and die 4 1 and hang 7 0 and eat 9 5"
@@ -140,7 +140,7 @@ class TestDeadline:
             summary = run(tmp_path / f"{on}.zarr", "hold 1 1", on=on)
             assert (summary.tally.done, summary.tally.lost_workers) == (60, 0)
 
-    @pytest.mark.parametrize("deed", ["freeze", "ignore"])
+    @pytest.mark.parametrize("deed", ["freeze", pytest.param("ignore", marks=pytest.mark.slow)])
     def test_is_minded_by_the_driver_where_the_worker_cannot(
         self, deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -183,12 +183,9 @@ class TestRetries:
         monkeypatch.setenv("TRIES", str(tmp_path / "tries"))
         store = tmp_path / "s.zarr"
         assert run(store, "flake 2 2").tally.failed == 1
-        again = [*SWEEP, "resume", str(store), "--retry-failed", "--on", "serial"]
-        for code in (1, 0):
-            done = subprocess.run(
-                again, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
-            assert done.returncode == code, done.stderr
+        for failed in (1, 0):
+            again = resume(store, Options("serial", retry_failed=True), Quiet(), None)
+            assert (again.tally.failed, again.tally.left) == (failed, 0)
         assert_all_others_done(store)
         tasks = xr.open_zarr(store, group="tasks").load()
         assert tasks.block.values[tasks.run.values > 1].tolist() == ["2.0", "2.0"]

@@ -638,7 +638,7 @@ class TestCompact:
         assert {path.name for path in tmp_path.iterdir()} == {"s.zarr", "t.zip"}
 
     def test_to_one_netcdf_file(self, everything: Study, tmp_path: Path) -> None:
-        pytest.importorskip("h5netcdf", reason='pip install "sweepzarr[netcdf]"')
+        pytest.importorskip("h5netcdf", reason="pip install h5netcdf h5py")
         store = complete(everything, tmp_path / "s.zarr")
         assert compacted(store, tmp_path / "t.nc").path == tmp_path / "t.nc"
         with xr.open_dataset(tmp_path / "t.nc", engine="h5netcdf") as dataset:
@@ -652,7 +652,7 @@ class TestCompact:
         assert {path.name for path in tmp_path.iterdir()} == {"s.zarr", "t.nc", "t.zarr"}
 
     def test_to_netcdf_without_failures_and_tasks(self, throw: Study, tmp_path: Path) -> None:
-        pytest.importorskip("h5netcdf", reason='pip install "sweepzarr[netcdf]"')
+        pytest.importorskip("h5netcdf", reason="pip install h5netcdf h5py")
         store = create_with(throw.pipeline, throw, tmp_path / "s.zarr", Grid((5, 4), (5, 4)))
         compacted(store, tmp_path / "t.nc")
         with xr.open_dataset(tmp_path / "t.nc", engine="h5netcdf") as dataset:

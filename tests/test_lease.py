@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -144,8 +145,8 @@ class TestSecondDriver:
             Lease.take(store)
 
         text = str(refused.value)
-        assert f"pid {first.pid} on {socket.gethostname()}, since 0 s ago" in text
-        assert "last sign of life 0 s ago" in text
+        assert re.search(rf"pid {first.pid} on {socket.gethostname()}, since \d+ s ago", text)
+        assert re.search(r"last sign of life \d+ s ago", text)
         assert f"kill {first.pid}" in text
         assert "sweep run ... --join" in text
 
