@@ -98,7 +98,7 @@ class Watch:
         """Watch over what is computed inside: a block."""
         keeper = _Keeper(self._notes)
         self._pid = os.getpid()
-        self._folder = os.open(".", os.O_RDONLY)
+        self._folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))  # it need not be readable
         umask = os.umask(0o077)
         os.umask(umask)
         logging.getLogger().addHandler(keeper)
