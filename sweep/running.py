@@ -30,7 +30,7 @@ from sweep.plan import Block, Plan
 from sweep.progress import Reporter
 from sweep.provenance import gather
 from sweep.source import code_hash
-from sweep.store import Store, count_failed
+from sweep.store import Store, count_failed, is_settled
 from sweep.store.lease import Lease
 from sweep.store.tables import Tables
 from sweep.study import Study, script_of
@@ -228,7 +228,7 @@ class Running:
 
     def _failed_points(self, block: Block) -> int | None:
         status = self.store.read_status(block)
-        if status is None or not self.store.is_committed(block):
+        if status is None or not is_settled(status):
             return None
         return count_failed(status)
 

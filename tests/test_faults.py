@@ -99,6 +99,7 @@ class TestDeath:
         ((_, (kind, text)),) = failures(tmp_path / "s.zarr").items()
         assert kind == "WorkerDied"
         assert "ended with exit code 5" in text
+        assert text.endswith("the mesh is inside out")
 
     def test_of_several_in_one_block_names_each(self, tmp_path: Path) -> None:
         summary = run(tmp_path / "s.zarr", "die 0 0 and leave 0 1 and crash 3 3", (10, 6))
