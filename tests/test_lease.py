@@ -17,8 +17,9 @@ from sweep.durable import file_system_time
 from sweep.errors import StoreBusy
 from sweep.plan import Grid
 from sweep.run import create_with
-from sweep.store import Store, lease
-from sweep.store.lease import LEASE_SECONDS, Lease, owner
+from sweep.store import Store, holder, lease
+from sweep.store.holder import HOLD_SECONDS
+from sweep.store.lease import Lease, owner
 from sweep.study import Study
 
 LINUX = pytest.mark.skipif(
@@ -194,7 +195,7 @@ class TestSecondDriver:
 
     @LINUX
     def test_is_refused_however_long_ago_a_living_first_was_last_seen(self, store: Store) -> None:
-        forge(store, age=10 * LEASE_SECONDS)
+        forge(store, age=10 * HOLD_SECONDS)
         assert not is_free(store)
 
 
@@ -227,13 +228,13 @@ class TestDriverElsewhere:
         return {request.param: "far-away", "pid": 2**31 - 1, "start": 1}
 
     def test_keeps_its_store_while_it_renews(self, store: Store, elsewhere: dict[str, Any]) -> None:
-        forge(store, age=LEASE_SECONDS - 10, **elsewhere)
+        forge(store, age=HOLD_SECONDS - 10, **elsewhere)
         assert not is_free(store)
 
     def test_loses_its_store_when_it_has_not_renewed_for_five_minutes(
         self, store: Store, elsewhere: dict[str, Any]
     ) -> None:
-        forge(store, age=LEASE_SECONDS + 10, **elsewhere)
+        forge(store, age=HOLD_SECONDS + 10, **elsewhere)
         assert owner(store) is None
         with Lease.take(store) as held:
             assert held.path.name == "driver.2"
@@ -242,7 +243,7 @@ class TestDriverElsewhere:
     def test_loses_its_store_if_its_last_sign_of_life_is_in_the_future(
         self, store: Store, elsewhere: dict[str, Any]
     ) -> None:
-        forge(store, age=-LEASE_SECONDS - 10, **elsewhere)
+        forge(store, age=-HOLD_SECONDS - 10, **elsewhere)
         assert is_free(store)
 
     @pytest.mark.parametrize("now", [0.0, 1e12, float("nan")])
@@ -251,7 +252,7 @@ class TestDriverElsewhere:
     ) -> None:
         monkeypatch.setattr(time, "time", lambda: now)
         monkeypatch.setattr(time, "monotonic", lambda: now)
-        for age, is_alive in ((LEASE_SECONDS - 10, True), (LEASE_SECONDS + 10, False)):
+        for age, is_alive in ((HOLD_SECONDS - 10, True), (HOLD_SECONDS + 10, False)):
             file = forge(store, age=age, host="far-away")
             assert (owner(store) is not None) == is_alive
             assert is_free(store) != is_alive
@@ -260,17 +261,17 @@ class TestDriverElsewhere:
     def test_counts_by_age_too_where_nobody_can_say_which_machine_this_is(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lease, "_machine", lambda: "")
+        monkeypatch.setattr(holder, "_machine", lambda: "")
         forge(store, pid=2**31 - 1)
         assert not is_free(store)
 
     def test_counts_by_age_too_where_processes_do_not_tell_their_start(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lease, "_life_of", lambda pid: ("", None))
+        monkeypatch.setattr(holder, "_life_of", lambda pid: ("", None))
         file = forge(store)
         assert not is_free(store)
-        renew_ago(file, LEASE_SECONDS + 10)
+        renew_ago(file, HOLD_SECONDS + 10)
         assert is_free(store)
 
 
@@ -300,7 +301,7 @@ class TestDamagedLease:
             Lease.take(store)
 
     def test_is_dead_when_it_is_old(self, damaged: Path, store: Store) -> None:
-        renew_ago(damaged, LEASE_SECONDS + 10)
+        renew_ago(damaged, HOLD_SECONDS + 10)
         assert owner(store) is None
         assert is_free(store)
 

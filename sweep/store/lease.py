@@ -1,20 +1,16 @@
 """One driver at a time on a store: its owner holds a lease, a file that it renews.
 
 The files are ``.sweep/driver.N``; the highest N is the owner's, and N + 1 may be made only
-where N is dead. An owner on this machine is dead when its process is; of one elsewhere the
-age of its file tells, by the file system's own clock.
+where N is dead (see ``holder.py``).
 
 Correctness never rests on a lease: blocks are committed as if there were none. It spares two
 people the computing of the same points, and two processes the folding of the same tables.
 """
 
-import json
 import os
 import random
 import re
 import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +21,8 @@ from pathlib import Path
 from sweep.durable import create_file, encode_json, file_system_time
 from sweep.errors import StoreBusy, short_path
 from sweep.store import Store
+from sweep.store.holder import HOLD_SECONDS, RENEW_SECONDS, Holder, is_at_work
 
-RENEW_SECONDS = 30.0
-LEASE_SECONDS = 300.0  # NFS may show a file as it was a minute ago; ten renewals may fail
 MOST_TRIES = 100  # each fails only if somebody else came or went at that very moment
 PAUSE_SECONDS = 0.05  # between two tries, at most
 
@@ -173,36 +168,6 @@ def owner(store: Store) -> Owner | None:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """The process that made a lease: what stands in the file.
-
-    `start` is when the process began, in clock ticks since the machine did; None where the
-    system does not tell. `machine` is as in `_machine`, `taken` in the file system's time.
-    """
-
-    host: str
-    pid: int
-    start: int | None
-    machine: str
-    taken: float
-    token: str
-
-    @classmethod
-    def here(cls, now: float, token: str) -> "Holder":
-        """Return this process."""
-        _, start = _life_of(os.getpid())
-        return cls(socket.gethostname(), os.getpid(), start, _machine(), now, token)
-
-    @property
-    def is_of_this_machine(self) -> bool:
-        """Tell whether its process would be seen from here."""
-        return bool(self.machine) and (self.host, self.machine) == (
-            socket.gethostname(),
-            _machine(),
-        )
-
-
-@dataclass(frozen=True)
 class LeaseFile:
     """A lease as it was found; `holder` is None if it is damaged."""
 
@@ -223,21 +188,10 @@ class LeaseFile:
         if name is None:
             return None
         try:
-            holder = _holder_in(path)  # first: to open a file brings its age up to date on NFS
+            holder = Holder.read(path)  # first: to open a file brings its age up to date on NFS
             return cls(path, int(name[1]), path.stat().st_mtime, holder)
         except FileNotFoundError:
             return None
-
-
-def _holder_in(path: Path) -> Holder | None:
-    try:
-        holder = Holder(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, TypeError):
-        return None
-    is_sound = type(holder.pid) is int and 0 < holder.pid < 2**31 and type(holder.taken) is float
-    return holder if is_sound else None
 
 
 def _lease_files(folder: Path) -> list[LeaseFile]:
@@ -246,58 +200,8 @@ def _lease_files(folder: Path) -> list[LeaseFile]:
     return sorted((file for file in found if file), key=lambda file: file.number)
 
 
-# --- who is alive ------------------------------------------------------------------------
-
-
 def _is_alive(file: LeaseFile, now: float | None) -> bool:
-    """Tell whether the owner of a lease is at work, as far as that can be known.
-
-    A date in the future is as bad as an old one: an owner would have renewed it since.
-    """
-    known = None
-    if file.holder and file.holder.is_of_this_machine:
-        known = _is_running(file.holder.pid, file.holder.start)
-    if known is None:
-        return now is None or abs(now - file.renewed) < LEASE_SECONDS
-    return known
-
-
-def _is_running(pid: int, start: int | None) -> bool | None:
-    """Tell whether the process `pid` that began at `start` runs; None if nobody can say."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    state, began = _life_of(pid)
-    if state in ("Z", "X"):  # killed, and its parent has not asked yet
-        return False
-    return None if start is None or began is None else start == began
-
-
-def _life_of(pid: int) -> tuple[str, int | None]:
-    """Return the state of a process and its start [clock ticks]; "" and None if unknown."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return "", None
-    fields = text.rpartition(")")[2].split()  # a program's name may hold spaces and brackets
-    return fields[0], int(fields[19])  # fields 3 and 22 of proc(5)
-
-
-def _machine() -> str:
-    """Return what tells where process numbers mean the same: this boot, this container.
-
-    It is "" where that cannot be known; then only the age of a file counts.
-    """
-    if sys.platform != "linux":
-        return sys.platform  # without containers, the name of the host is enough
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}, processes {Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return ""
+    return is_at_work(file.holder, file.renewed, now)
 
 
 # --- words -------------------------------------------------------------------------------
@@ -318,7 +222,7 @@ def _refusal(store: Store, found: Owner) -> str:
     return (
         f"{short_path(store.path)} has a driver already: {found.text}. Wait for its end, stop "
         f"it{stop}, or join it with more workers: sweep run ... --join. If it is dead, "
-        f"the store is free {LEASE_SECONDS / 60:.0f} minutes after its last sign of life."
+        f"the store is free {HOLD_SECONDS / 60:.0f} minutes after its last sign of life."
     )
 
 
