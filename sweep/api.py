@@ -14,10 +14,10 @@ from sweep.options import Options
 from sweep.progress import make_reporter
 from sweep.run import estimate, execute
 from sweep.run import extend as extend_store
-from sweep.running import Summary, lost_text
 from sweep.status import status
 from sweep.store import store_path
 from sweep.study import Study, load_study, study_of
+from sweep.summary import Summary, lost_text
 from sweep.within import refuse_within
 
 if TYPE_CHECKING:  # xarray takes half a second to import

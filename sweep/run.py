@@ -7,8 +7,8 @@ costs no more than the blocks in flight.
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,16 @@ from sweep.grow import extended
 from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Reporter
-from sweep.running import Running, Summary, nothing_left
+from sweep.running import Part, Running, nothing_left
 from sweep.store import Store, exists
+from sweep.store.claims import refuse_while_claimed
 from sweep.store.create import create_store
 from sweep.store.lease import Lease
 from sweep.store.leftovers import sweep_leftovers
 from sweep.store.room import check_room
 from sweep.store.tables import iso_time
 from sweep.study import Study, load_study, script_of
+from sweep.summary import Summary
 
 
 def execute(
@@ -82,14 +84,10 @@ def execute(
         elif options.join:
             raise StoreError(f"{path} is no store yet, so there is nothing to join.")
         tasks = store.plan().blocks_left if store else math.prod(pipeline.dims.values())
-        engine = options.engine(pipeline, tasks)
         stop = Stop()
-        message = held.enter_context(sent(pipeline, study, options.on))
         held.enter_context(stop.on_signals(reporter.say))
-        held.callback(engine.close)
-        engine.start()
-        for _ in range(engine.capacity):
-            engine.submit("sweep.worker:prepare", {"study": dict(message)})
+        message = held.enter_context(sent(pipeline, study, options.on))
+        engine = held.enter_context(_started(options.engine(pipeline, tasks), message))
         if store is None:
             grid = _grid(pipeline, path, engine, message)
             _check_room(path, pipeline, grid.points, grid.blocks, reporter)
@@ -102,6 +100,49 @@ def execute(
         running = Running(store, pipeline, study, engine, message, lease)
         with writing(path):
             return running.go(options, stop, reporter, begun)
+
+
+def work(
+    path: Path, part: Part, options: Options, reporter: Reporter, study: Study | None
+) -> Summary:
+    """Compute a part of what is missing in a store, beside others.
+
+    Raises
+    ------
+    StoreMismatch
+        If the study has changed since the store was made, or since it was last computed.
+    """
+    begun = time.monotonic()
+    store = Store(path)
+    found = study or remembered_study(store)
+    pipeline = store.bind(found.pipeline)
+    if not options.accept_changes:
+        refuse_changed_code(store, found.source)
+    reopened = store.reopened(part.run) if part.run else store.unsettled()
+    left = store.grid.blocks - len(store.numbers_with_status()) + len(reopened)
+    if not left:
+        return nothing_left(store)
+    stop = Stop()
+    with (
+        stop.on_signals(reporter.say, in_job=True),
+        sent(pipeline, found, options.on) as message,
+        _started(options.engine(pipeline, left), message) as engine,
+        writing(path),
+    ):
+        running = Running(store, pipeline, found, engine, message, None, part)
+        return running.go(options, stop, reporter, begun)
+
+
+@contextmanager
+def _started(engine: Engine, message: Message) -> Iterator[Engine]:
+    """Start an engine and have its workers import all that they need; close it in the end."""
+    try:
+        engine.start()
+        for _ in range(engine.capacity):
+            engine.submit("sweep.worker:prepare", {"study": dict(message)})
+        yield engine
+    finally:
+        engine.close()
 
 
 def _has_work(store: Store, options: Options) -> bool:
@@ -120,6 +161,7 @@ def _make_ready(
         return
     sweep_leftovers(store.path)
     if options.retry_failed:
+        refuse_while_claimed(store)
         count = store.forget_failures()
         reporter.say(f"{counted(count, 'failed point')} to be tried again.")
     todo = store.plan()
@@ -175,6 +217,7 @@ def extend(
     if not options.accept_changes:
         refuse_changed_code(store, found.source)
     with writing(into or path), Lease.take(store):
+        refuse_while_claimed(store)
         grown = extended(store, bound, values(bound), into)
     store = Store(grown.path)
     return execute(store.bind(found.pipeline), found, store.path, options, reporter)

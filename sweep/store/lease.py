@@ -11,7 +11,6 @@ import os
 import random
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from sweep.durable import create_file, encode_json, file_system_time
 from sweep.errors import StoreBusy, short_path
 from sweep.store import Store
-from sweep.store.holder import HOLD_SECONDS, RENEW_SECONDS, Holder, is_at_work
+from sweep.store.holder import HOLD_SECONDS, Holder, is_at_work, renewing
 
 MOST_TRIES = 100  # each fails only if somebody else came or went at that very moment
 PAUSE_SECONDS = 0.05  # between two tries, at most
@@ -124,19 +123,8 @@ class Lease:
     @contextmanager
     def kept_alive(self) -> Iterator[None]:
         """Renew the lease again and again meanwhile, beside whatever else this process does."""
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(RENEW_SECONDS):
-                self.renew()
-
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
+        with renewing(self.renew):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def release(self) -> None:
         """Let go of the store; if somebody else has taken it over, nothing happens."""

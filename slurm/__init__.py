@@ -1,0 +1,1 @@
+"""The batch-job side: sites, scripts, submission, and a throw-away SLURM to try them on."""
