@@ -1,0 +1,1 @@
+"""Batch jobs: what a cluster user needs around a sweep. It imports sweep, which never needs it."""
