@@ -16,7 +16,7 @@ from slurm.throwaway.configuration import (
     shape_of,
 )
 from slurm.throwaway.errors import CannotStart, ThrowawayError
-from slurm.throwaway.folder import check, locked, remove, writing
+from slurm.throwaway.folder import check_ours, check_path, locked, remove, writing
 from slurm.throwaway.machine import free_ports, need_programs, who_and_where
 from slurm.throwaway.processes import daemons, end, kill_at_once, of_jobs, until
 
@@ -68,7 +68,8 @@ class Throwaway:
         """
         cluster, shape = cls(folder), Shape(nodes, cpus, memory, tuple(lines))
         need_programs(cluster.environment["PATH"])
-        check(cluster.folder)
+        check_ours(cluster.folder)
+        check_path(cluster.folder)
         with locked(cluster.folder, make=True), writing(cluster.folder):
             if not cluster._is_up():
                 cluster._end()
@@ -100,7 +101,7 @@ class Throwaway:
         if not self.folder.exists():  # somebody removed it; what runs can be found all the same
             self._end()
             return
-        check(self.folder)
+        check_ours(self.folder)
         with locked(self.folder, make=False):
             self._cancel_jobs()
             self._end()

@@ -26,13 +26,13 @@ ANOTHER = "Take another, /tmp/slurm say."
 LOCK_SECONDS = 60.0
 
 
-def check(folder: Path) -> None:
-    """Refuse a folder that cannot serve or is not ours; it need not be there.
+def check_path(folder: Path) -> None:
+    """Refuse a folder whose path SLURM cannot take.
 
     Raises
     ------
     ThrowawayError
-        It is not.
+        It holds what means something to slurm.conf, or is too long.
     """
     path = str(folder)
     if not PLAIN.fullmatch(path):
@@ -45,6 +45,18 @@ def check(folder: Path) -> None:
             f"{path} has {len(path)} characters; sockets in it would have more than Linux allows,"
             f" and {LONGEST} is the most. {ANOTHER}"
         )
+
+
+def check_ours(folder: Path) -> None:
+    """Refuse a folder that was not made here; it need not be there.
+
+    Raises
+    ------
+    ThrowawayError
+        It was not, or by another user.
+    DiskError
+        It cannot be looked into.
+    """
     if not os.path.lexists(folder):
         return
     with writing(folder):
@@ -52,11 +64,11 @@ def check(folder: Path) -> None:
         owner = folder.stat().st_uid
     if not is_ours:
         raise ThrowawayError(
-            f"{path} was not made for a throw-away SLURM, so that it is left alone. Name a folder"
-            " that is not there yet, /tmp/slurm say."
+            f"{folder} was not made for a throw-away SLURM, so that it is left alone. Name a"
+            " folder that is not there yet, /tmp/slurm say."
         )
     if os.getuid() not in (0, owner):
-        raise ThrowawayError(f"{path} belongs to another user. {ANOTHER}")
+        raise ThrowawayError(f"{folder} belongs to another user. {ANOTHER}")
 
 
 @contextmanager
@@ -109,7 +121,7 @@ def remove(folder: Path) -> None:
     DiskError
         It cannot be written.
     """
-    check(folder)
+    check_ours(folder)
     with writing(folder):
         for name in OURS:
             path = folder / name
