@@ -19,7 +19,7 @@ FILES = sorted(
 
 # library -> the files, or folders, that may import it
 OWNERS = {
-    "click": ["sweep/cli"],
+    "click": ["sweep/cli", "slurm/throwaway/__main__.py"],
     "cloudpickle": ["sweep/delivery.py"],
     "dask": ["sweep/engines/dask"],
     "distributed": ["sweep/engines/dask"],
