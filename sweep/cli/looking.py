@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sweep.cli.arguments import read_arguments, rest, workers
+from sweep.cli.clusters import at_work_rows
 from sweep.cli.command import (
     ALL_DONE,
     INCOMPLETE,
@@ -96,7 +97,7 @@ def describe(pipeline: str) -> int:
 @command
 @store_argument
 def status(store: Path) -> int:
-    """Say how far the sweep in STORE is; reads the store only."""
+    """Say how far the sweep in STORE is: from the store, and from SLURM where there is one."""
     found = read_status(store)
     points = ", ".join(f"{count} {state}" for state, count in found.points.items() if count)
     rows = {
@@ -109,6 +110,7 @@ def status(store: Path) -> int:
         rows["last commit"] = f"{age_text(found.last_commit)}, {found.rate:.3g} points/s"
     if driver := owner(Store(store_path(store))):
         rows["driver"] = driver.text
+    rows |= at_work_rows(Store(store_path(store)))
     for number, record in found.runs.items():
         rows[f"run {number}"] = f"{record['state']}, {record['engine']}"
     print_rows(rows)
