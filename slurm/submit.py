@@ -99,7 +99,7 @@ class Submitted:
     draft: Draft
 
 
-def by_hand(
+def set_by_hand(
     time: str | None, memory: str | None, elements: int | None, workers: int | None
 ) -> ByHand:
     """Return what a person set, in SLURM's words.

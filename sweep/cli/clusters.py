@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,21 +11,23 @@ from sweep.cli.arguments import accept_changes, read_arguments, rest, workers
 from sweep.cli.command import (
     ALL_DONE,
     INCOMPLETE,
+    MISTAKE,
     Command,
     command,
     pipeline_argument,
     store_argument,
 )
 from sweep.cli.running import fail_fast, on, retries, timeout, where
-from sweep.cli.words import finish_part, print_rows
+from sweep.cli.words import axes_text, finish_part, print_rows
+from sweep.definition import Pipeline
 from sweep.errors import EngineError, SweepError, counted, short_path
 from sweep.options import Options
-from sweep.progress import make_reporter
+from sweep.progress import clock_text, make_reporter
 from sweep.run import work as work_on
 from sweep.running import Part
 from sweep.store import Store, store_path
 from sweep.store.claims import claimants
-from sweep.study import load_study
+from sweep.study import Study, load_study
 
 if TYPE_CHECKING:
     from slurm.job import Job
@@ -116,7 +118,7 @@ _via = click.option(
 )
 
 
-def _by_hand(command: Command) -> Command:
+def by_hand(command: Command) -> Command:
     """Add the options for what is otherwise chosen by what is known of the points."""
     for option in (
         click.option("--elements", type=click.IntRange(min=1), help="Elements of the array."),
@@ -133,7 +135,7 @@ def _by_hand(command: Command) -> Command:
 @pipeline_argument
 @rest
 @_site
-@_by_hand
+@by_hand
 @click.option("--add", is_flag=True, help="Submit although jobs of this store are in the queue.")
 @click.option("--retry-failed", is_flag=True, help="Compute failed points again, too.")
 @accept_changes
@@ -158,12 +160,13 @@ def submit(
     lie beside it, in STORE.jobs. To submit again is safe: only what is missing is computed.
     """
     from slurm.site import load_site
-    from slurm.submit import Wish, by_hand, draft, folder_of, timed_if_possible
+    from slurm.submit import Wish, draft, folder_of, set_by_hand, timed_if_possible
     from slurm.submit import submit as hand_in
 
     site = load_site(site_file)
     study, bound, store = read_arguments(pipeline, store_and_values)
-    wish = Wish(via, by_hand(time, memory, elements, workers), add, retry_failed, accept_changes)
+    chosen = set_by_hand(time, memory, elements, workers)
+    wish = Wish(via, chosen, add, retry_failed, accept_changes)
     reporter = make_reporter()
     if is_shown:
         timing = timed_if_possible(bound, study, reporter)
@@ -185,6 +188,36 @@ def submit(
         }
     )
     return ALL_DONE
+
+
+def plan_for(
+    site_file: Path, pipeline: Pipeline, study: Study, store: Path, wishes: dict[str, Any]
+) -> int:
+    """Print what a sweep would be as jobs of a cluster, and whether the cluster is fit for it."""
+    from slurm.environment import checks, checks_text
+
+    from slurm.site import load_site
+    from slurm.submit import Wish, draft, set_by_hand, timed_if_possible
+
+    site = load_site(site_file)
+    via = wishes.pop("via")
+    timing = timed_if_possible(pipeline, study, make_reporter())
+    planned = draft(pipeline, study, store, site, Wish(via, set_by_hand(**wishes)), timing)
+    block = "x".join(map(str, planned.grid.block_shape)) or "1"
+    rows = {
+        "store": str(store),
+        "points": f"{planned.grid.points} ({axes_text(pipeline)})",
+        "blocks": f"{planned.grid.blocks} of {block} points, {planned.blocks_left} left",
+    }
+    if timing:
+        least = "at least " if timing.at_least else ""
+        rows["a point"] = f"{least}{clock_text(timing.mean)} on average"
+        rows["a point"] += f", {clock_text(timing.slowest)} at most ({len(timing.seconds)} timed)"
+    print_rows(rows | job_rows(planned.job))
+    click.echo()
+    found = checks(site, store, pipeline.needs.gpus > 0, via)
+    print_rows(checks_text(found))
+    return ALL_DONE if all(check.ok for check in found) else MISTAKE
 
 
 def at_work_rows(store: Store) -> dict[str, str]:
