@@ -130,7 +130,9 @@ def make_engine(
 
         return ExecutorEngine(on, workers)
     if not isinstance(on, str):
-        raise EngineError(f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor.")
+        raise EngineError(
+            f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor."
+        )
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 

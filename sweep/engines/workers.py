@@ -36,8 +36,8 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
-# The variables by which a launcher tells a rank of MPI who it is begin so. A worker is none: a model
-# that imports mpi4py would take its supervisor's place, on a connection that it does not have.
+# So begin the variables by which a launcher tells a rank of MPI who it is. A worker is none: a
+# model that imports mpi4py would take its supervisor's place, on a connection that it lacks.
 LAUNCHER = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA_", "HYDI_")
 MOST_STARTS = 3  # deaths in a row, each before a first word, until workers are given up
 GOODBYE_SECONDS = 1.0  # for what a worker does at its exit

@@ -41,11 +41,15 @@ class Post:
     def receive(self) -> Iterator[tuple[int, Message]]:
         """Yield what has come, and from which rank, without waiting for more."""
         status = self._mpi.Status()
-        while self._world.Iprobe(status=status):
+        while self._is_there(status):
             raw = bytearray(status.Get_count(self._mpi.BYTE))
             source = status.Get_source()
             self._world.Recv([raw, self._mpi.BYTE], source)  # the first of those, as probed
             yield source, json.loads(raw)
+
+    def _is_there(self, status: Any) -> bool:
+        """Look for a message, twice: mpich takes it in at one look and tells of it at the next."""
+        return any(self._world.Iprobe(status=status) for _ in range(2))
 
     def flush(self) -> None:
         """Wait until all that was sent is gone."""
