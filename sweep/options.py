@@ -69,11 +69,13 @@ class Options:
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise EngineError(f"workers={self.workers!r}: give a whole number, at least 1.")
         is_remote = isinstance(self.on, str) and self.on.startswith("tls://")
-        if self.workers and (is_remote or self.on == "serial"):
+        if self.workers and (is_remote or self.on in ("serial", "mpi")):
+            why = {
+                "serial": "which is this very process",
+                "mpi": "which has one on every rank but the first (mpiexec -n 4 starts 4 ranks)",
+            }.get(str(self.on), "whose workers run already")
             raise EngineError(
-                f"workers={self.workers} does not go with {self.on}, "
-                + ("whose workers run already." if is_remote else "which is this very process.")
-                + " Leave it out."
+                f"workers={self.workers} does not go with {self.on}, {why}. Leave it out."
             )
         if self.dashboard and self.on != "dask":
             raise EngineError(f"dashboard goes with dask, not with {self.on}.")

@@ -24,7 +24,7 @@ OWNERS = {
     "dask": ["sweep/engines/dask"],
     "distributed": ["sweep/engines/dask"],
     "google_crc32c": ["sweep/store"],
-    "mpi4py": ["sweep/engines/mpi.py"],
+    "mpi4py": ["sweep/engines/mpi"],
     "numba": ["pipelines", "sweep/compiling.py"],
     "numcodecs": ["sweep/store"],
     "pipelines": ["pipelines"],

@@ -105,15 +105,16 @@ def make_engine(
     Parameters
     ----------
     on
-        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), the ``tls://host:port`` of a
-        Dask scheduler that runs, or any `concurrent.futures.Executor` whose workers run one
-        call at a time.
+        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"mpi"`` (the ranks beside
+        this one), the ``tls://host:port`` of a Dask scheduler that runs, or any
+        `concurrent.futures.Executor` whose workers run one call at a time.
     workers
-        Worker processes to start, or that the executor has.
+        Worker processes to start, or that the executor has. Each rank of MPI has one.
     threads
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     memory_bytes
-        What a worker of ours may take; one that takes more is ended. None: all there is.
+        What a worker of ours may take; one that takes more is ended. None: all there is. The
+        ranks of MPI share the memory of their own machine.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -129,7 +130,9 @@ def make_engine(
 
         return ExecutorEngine(on, workers)
     if not isinstance(on, str):
-        raise EngineError(f"on={on!r} is no engine: 'serial', 'processes', 'dask', an executor.")
+        raise EngineError(
+            f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor."
+        )
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 
@@ -142,6 +145,10 @@ def make_engine(
         from sweep.engines.dask import LocalDaskEngine
 
         return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
+    if on == "mpi":
+        from sweep.engines.mpi.engine import MpiEngine
+
+        return MpiEngine(threads)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 
@@ -157,6 +164,6 @@ def make_engine(
             "Start the scheduler with --protocol tls and join it with --on tls://... --tls-dir DIR."
         )
     raise EngineError(
-        f"There is no engine '{on}'. {did_you_mean(on, ('serial', 'processes', 'dask'))} "
+        f"There is no engine '{on}'. {did_you_mean(on, ('serial', 'processes', 'dask', 'mpi'))} "
         "Or the tls://host:port of a Dask scheduler."
     )
