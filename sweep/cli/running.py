@@ -21,7 +21,8 @@ _on = click.option(
     default="dask",
     show_default=True,
     metavar="ENGINE",
-    help="serial, processes, dask (a local cluster), or tls://host:port of a Dask scheduler.",
+    help="serial, processes, dask (a local cluster), srun (in a SLURM job), or tls://host:port of "
+    "a Dask scheduler.",
 )
 _tls_dir = click.option(
     "--tls-dir",

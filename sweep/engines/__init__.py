@@ -105,15 +105,16 @@ def make_engine(
     Parameters
     ----------
     on
-        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), the ``tls://host:port`` of a
-        Dask scheduler that runs, or any `concurrent.futures.Executor` whose workers run one
-        call at a time.
+        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"srun"`` (a cluster in the
+        SLURM job that this process is in), the ``tls://host:port`` of a Dask scheduler that runs,
+        or any `concurrent.futures.Executor` whose workers run one call at a time.
     workers
         Worker processes to start, or that the executor has.
     threads
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     memory_bytes
-        What a worker of ours may take; one that takes more is ended. None: all there is.
+        What a worker of ours may take; one that takes more is ended. None: all there is. With
+        srun each node knows for itself.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -142,6 +143,10 @@ def make_engine(
         from sweep.engines.dask import LocalDaskEngine
 
         return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
+    if on == "srun":
+        from sweep.engines.dask.allocation import AllocationEngine
+
+        return AllocationEngine(workers, threads)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 
@@ -157,6 +162,6 @@ def make_engine(
             "Start the scheduler with --protocol tls and join it with --on tls://... --tls-dir DIR."
         )
     raise EngineError(
-        f"There is no engine '{on}'. {did_you_mean(on, ('serial', 'processes', 'dask'))} "
+        f"There is no engine '{on}'. {did_you_mean(on, ('serial', 'processes', 'dask', 'srun'))} "
         "Or the tls://host:port of a Dask scheduler."
     )
