@@ -587,6 +587,20 @@ def test_the_keys_of_a_local_cluster_are_private_and_go_with_it() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("kind", ["dask", *IN_A_JOB])
+def test_nothing_is_imported_from_a_folder_that_others_can_write_to(kind: str) -> None:
+    before = set(sys.path)
+
+    with started(make_engine(kind, workers=1)):
+        new = [Path(entry) for entry in sys.path if entry not in before]
+
+        assert new
+        for folder in new:
+            private = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
+            assert private in folder.parents
+            assert private.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_dashboard_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bokeh", None)
 

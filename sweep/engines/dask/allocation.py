@@ -72,7 +72,8 @@ class AllocationEngine(DaskEngine):
         security = read_security(keys)
         says = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the engine
         self._srun_says = self._resources.enter_context(says)
-        async with scheduler_at(address_for_nodes(), security) as scheduler:
+        scratch = self._resources.enter_context(private_folder())
+        async with scheduler_at(address_for_nodes(), security, scratch) as scheduler:
             scheduler.add_plugin(_Losses(self))
             self._client = Client(
                 scheduler.address, security=security, asynchronous=True, set_as_default=False

@@ -5,7 +5,9 @@ import importlib.util
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import dask.config
 from distributed import Client, Scheduler, Security
 
 from sweep.engines.certificates import private_folder, write_certificates
@@ -21,17 +23,23 @@ PATIENCE_SECONDS = 60.0  # without any worker
 
 @asynccontextmanager
 async def scheduler_at(
-    host: str, security: Security, *, with_http: bool = False
+    host: str, security: Security, scratch: Path, *, with_http: bool = False
 ) -> AsyncIterator[Scheduler]:
-    """Run a scheduler in this process, on the interface that has the address `host` alone."""
-    async with Scheduler(
-        host=host,
-        protocol="tls",
-        security=security,
-        extensions={},  # no stealing, and no spans, which remember every call for ever
-        dashboard=with_http,
-        dashboard_address=f"{LOOPBACK}:0",
-    ) as scheduler:
+    """Run a scheduler in this process, on the interface that has the address `host` alone.
+
+    It makes itself a folder and has Python import from there: in `scratch`, which is private, and
+    not in a folder of the temporary directory that may be anybody's.
+    """
+    with dask.config.set({"temporary-directory": str(scratch)}):
+        scheduler = Scheduler(
+            host=host,
+            protocol="tls",
+            security=security,
+            extensions={},  # no stealing, and no spans, which remember every call for ever
+            dashboard=with_http,
+            dashboard_address=f"{LOOPBACK}:0",
+        )
+    async with scheduler:
         if not with_http:
             scheduler.http_server.stop()
         yield scheduler
@@ -77,7 +85,9 @@ class LocalDaskEngine(DaskEngine):
         write_certificates(folder, LOCAL_SECONDS)
         self._resources.enter_context(settings(with_http=self._has_dashboard))
         security = read_security(folder)
-        async with scheduler_at(LOOPBACK, security, with_http=self._has_dashboard) as scheduler:
+        async with scheduler_at(
+            LOOPBACK, security, folder, with_http=self._has_dashboard
+        ) as scheduler:
             if self._has_dashboard:
                 self.dashboard_link = f"http://{LOOPBACK}:{scheduler.http_server.port}/status"
             self._greeting = json.dumps(
