@@ -8,6 +8,7 @@ from pathlib import Path
 from sweep.definition import Pipeline
 from sweep.engines import Engine, make_engine, usable_cores
 from sweep.engines.memory import usable_memory
+from sweep.engines.srun.job import tasks_of_job
 from sweep.errors import (
     EngineError,
 )
@@ -83,6 +84,8 @@ class Options:
             raise EngineError(f"tls_dir goes with tls://host:port, not with {self.on}.")
         memory, needs = usable_memory(), pipeline.needs
         fit = max(1, min(usable_cores() // needs.cores, memory // needs.memory_bytes))
+        if self.on == "srun":
+            fit = tasks_of_job()
         workers = self.workers or min(fit, tasks)
         return make_engine(
             self.on,

@@ -82,7 +82,7 @@ class WorkerProcess:
         command = [sys.executable, "-P", "-X", "faulthandler", "-m", module]
         try:
             self._process = subprocess.Popen(
-                [*command, *map(str, theirs), json.dumps(_import_path())],
+                [*command, *map(str, theirs), json.dumps(import_path())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=self._printed,
@@ -210,7 +210,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     return environment
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """Return ``sys.path`` as another process can use it: in a notebook it begins with ''."""
     return [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - '' is this folder
 
