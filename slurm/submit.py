@@ -228,9 +228,9 @@ def submit(
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     """Begin a run, write its scripts, and give them to SLURM."""
     job = planned.job
-    shown = counted(job.elements, "element") if job.via == ARRAY else counted(job.tasks, "task")
-    workers = counted(job.workers, "worker")
-    record = new_record(study.source, f"SLURM {job.via}, {shown}, {workers} each", "queued")
+    shown = f"{counted(job.elements, 'element')} of " if job.via == ARRAY else ""
+    engine = f"SLURM {job.via}, {shown}{counted(job.workers, 'worker')}"
+    record = new_record(study.source, engine, "queued")
     record |= gather(study.file, sys.argv) | {"jobs": [], "reopened": store.unsettled()}
     number = store.begin_run(record)
     submission = replace(planned.submission, run=number, name=names_of(store)[0])
