@@ -29,7 +29,7 @@ OWNERS = {
     "numcodecs": ["sweep/store"],
     "pipelines": ["pipelines"],
     "rich": ["sweep/cli", "sweep/progress.py"],
-    "slurm": ["slurm", "sweep/cli", "sweep/__init__.py"],
+    "slurm": ["slurm", "sweep/cli", "sweep/api.py"],
     "xarray": ["sweep/dataset.py", "sweep/export.py"],
     "zarr": ["sweep/store"],
 }
