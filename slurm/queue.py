@@ -5,8 +5,11 @@ Of all processes at work on a store, one asks; the others read its answer in
 """
 
 import json
+import os
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,25 +58,47 @@ def jobs(*arguments: str) -> list[Job]:
     return [Job(*row) for row in rows if len(row) == 6]
 
 
-def ask(*command: str) -> str:
-    """Run a command of SLURM and return what it prints.
+def queue_text(found: Sequence[Job]) -> str:
+    """Say how many jobs run and how many wait, and what for; "" if there are none."""
+    states = Counter(job.state.lower() for job in found)
+    texts = [f"{count} {state}" for state, count in states.most_common()]
+    reasons = Counter(job.reason for job in found if job.state == "PENDING")
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+    return ", ".join(texts) + (f" (waiting for: {why})" if why else "")
+
+
+def ask(*command: str, script: str = "") -> str:
+    """Run a command of SLURM, that reads `script`, and return what it prints.
 
     Raises
     ------
     EngineError
         If it fails; with its words.
     """
+    # What SLURM tells a job of itself is not for jobs that it submits.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+    }
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=ASK_SECONDS,
+            check=False,
+            env=environment,
         )
     except FileNotFoundError:
         raise EngineError(f"There is no '{command[0]}' on this machine: no SLURM.") from None
     except subprocess.TimeoutExpired:
         raise EngineError(f"SLURM has not answered {command[0]} in {ASK_SECONDS:.0f} s.") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise EngineError(f"{command[0]} refused: {said or f'exit code {done.returncode}'}")
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise EngineError(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
     return done.stdout
 
 

@@ -161,6 +161,44 @@ def extend(
     return open_dataset(summary.store)
 
 
+def submit(
+    pipeline: str | Path, store: str | Path, site: str | Path, *, via: str = "array", **values: Any
+) -> list[str]:
+    """Have SLURM compute what is missing of a sweep; return the numbers of its jobs.
+
+    Parameters
+    ----------
+    pipeline
+        Where one is: ``"pipelines/heat_flow.py"``. Jobs import it from there.
+    store
+        Where the dataset is or shall be, on a disk that all nodes see.
+    site
+        The site file: ``"slurm/sites/generic.toml"``.
+    via
+        ``"array"``, ``"dask"`` or ``"mpi"``.
+    **values
+        Parameters to set: a list makes an axis, one value a constant.
+
+    Raises
+    ------
+    SiteError
+        If the site file makes no sense.
+    SubmitError
+        If jobs of this store are in the queue, the sweep does not fit the site, or SLURM refuses.
+    """
+    from slurm.site import load_site
+    from slurm.submit import Wish
+    from slurm.submit import submit as hand_in
+
+    refuse_within()
+    study, found = _find(pipeline)
+    if study is None:
+        raise DefinitionError(f"{pipeline!r}: jobs import a pipeline from its file; give that.")
+    bound, path = found.with_values(**values), store_path(store)
+    done = hand_in(bound, study, path, load_site(site), Wish(via), make_reporter())
+    return done.jobs if done else []
+
+
 def plan(
     pipeline: Pipeline | str | Path,
     store: str | Path | None = None,

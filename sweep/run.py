@@ -30,6 +30,7 @@ from sweep.forecast import (
     PLAN_SECONDS,
     TABLE_FILES,
     Forecast,
+    Timing,
     choose_grid,
     forecast,
     measure_commit,
@@ -39,7 +40,7 @@ from sweep.forecast import (
 )
 from sweep.grow import extended
 from sweep.options import Options
-from sweep.plan import Grid
+from sweep.plan import BLOCK_SECONDS, Grid
 from sweep.progress import Reporter
 from sweep.running import Part, Running, nothing_left
 from sweep.store import Store, exists
@@ -80,7 +81,7 @@ def execute(
                 return nothing_left(store)
             with writing(path):
                 lease = None if options.join else held.enter_context(Lease.take(store))
-                _make_ready(store, pipeline, study, options, reporter)
+                make_ready(store, pipeline, study, options, reporter)
         elif options.join:
             raise StoreError(f"{path} is no store yet, so there is nothing to join.")
         tasks = store.plan().blocks_left if store else math.prod(pipeline.dims.values())
@@ -151,7 +152,7 @@ def _has_work(store: Store, options: Options) -> bool:
     return options.retry_failed and store.count_points()["failed"] > 0
 
 
-def _make_ready(
+def make_ready(
     store: Store, pipeline: Pipeline, study: Study | None, options: Options, reporter: Reporter
 ) -> None:
     """Look whether a run may go on in a store, and clear up before it."""
@@ -261,19 +262,40 @@ def estimate(
         todo, failed = store.plan(), store.count_points()["failed"]
         if not todo.blocks_left:
             return forecast(pipeline, store.grid, (0, 0), failed, None, commit, count)
-    engine = Options("processes", 1).engine(pipeline, 1)
-    with sent(pipeline, study, "processes") as message:
-        try:
-            engine.start()
-            timing = time_a_few(engine, message, pipeline, PLAN_SECONDS)
-        finally:
-            engine.close()
+    timing = timed(pipeline, study)
     if store is not None:
         left = (todo.blocks_left, todo.points_left)
         return forecast(pipeline, store.grid, left, failed, timing, commit, count)
     used = timing if needs_timing(pipeline) else None
     grid = choose_grid(pipeline, used, count, commit)
     return forecast(pipeline, grid, (grid.blocks, grid.points), 0, timing, commit, count)
+
+
+def timed(pipeline: Pipeline, study: Study | None) -> Timing:
+    """Time a few points on this machine.
+
+    Raises
+    ------
+    WorkerError
+        If the study cannot be imported.
+    EngineError
+        If this machine lacks what a worker needs, a GPU say.
+    """
+    engine = Options("processes", 1).engine(pipeline, 1)
+    with sent(pipeline, study, "processes") as message:
+        try:
+            engine.start()
+            return time_a_few(engine, message, pipeline, PLAN_SECONDS)
+        finally:
+            engine.close()
+
+
+def grid_for(pipeline: Pipeline, path: Path, timing: Timing | None, workers: int) -> Grid:
+    """Return the blocks of a store to be, for so many workers; `timing` is None if unknown."""
+    if timing is None:
+        timing = Timing((60.0 * pipeline.needs.minutes or BLOCK_SECONDS,))
+    used = timing if needs_timing(pipeline) else None
+    return choose_grid(pipeline, used, workers, _commit_seconds(pipeline, path))
 
 
 def _commit_seconds(pipeline: Pipeline, path: Path) -> float:

@@ -6,7 +6,6 @@ number that many have in common, and goes on with what others have not begun.
 """
 
 import os
-import random
 import socket
 import sys
 import time
@@ -244,16 +243,8 @@ class Running:
         """Bring records and tables up to date, unless the driver that there is will do so."""
         if self.is_shared and tally.left:
             return
-        patience = time.monotonic() + (0.0 if tally.left else JOIN_SECONDS)
-        while True:
-            try:
-                with Lease.take(self.store):
-                    settle(self.store, number)
-                return
-            except StoreBusy:
-                if time.monotonic() > patience:  # it is still at work, and will do it
-                    return
-                time.sleep(random.uniform(0.1, 0.5))
+        with suppress(StoreBusy), Lease.take(self.store, 0.0 if tally.left else JOIN_SECONDS):
+            settle(self.store, number)
 
     def _other_code(self, number: int) -> int | None:
         """Return the newest run before this one whose code was another; None if there is none."""
@@ -299,9 +290,12 @@ def _marks(claims: Claims) -> Iterator[tuple[int, int, int]]:
     return (mark[1:] for mark in read_marks(claims.mark_folder) if mark.run == claims.run)
 
 
-def note_the_killed(store: Store) -> None:
-    """Put an end to what processes left that are gone: records of their runs, claims, marks."""
-    clear_the_dead(store)
+def note_the_killed(store: Store, has_ended: JobEnded = nobody_knows) -> None:
+    """Put an end to what processes left that are gone: records of their runs, claims, marks.
+
+    For who holds the lease.
+    """
+    clear_the_dead(store, has_ended)
     for number in store.run_files():
         record = store.read_run(number)
         is_own = record["hostname"] == socket.gethostname() and "jobs" not in record

@@ -57,14 +57,25 @@ class Lease:
         self._token = token
 
     @classmethod
-    def take(cls, store: Store) -> "Lease":
-        """Become the one driver of a store.
+    def take(cls, store: Store, patience: float = 0.0) -> "Lease":
+        """Become the one driver of a store, when it has none, within `patience` seconds.
 
         Raises
         ------
         StoreBusy
             If it has one: with host, pid and age of that, and what to do.
         """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return cls._take(store)
+            except StoreBusy:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(random.uniform(0.1, 0.5))
+
+    @classmethod
+    def _take(cls, store: Store) -> "Lease":
         for _ in range(MOST_TRIES):
             now = file_system_time(store.private)
             files = _lease_files(store.private)
