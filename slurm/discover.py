@@ -90,8 +90,8 @@ def discover(run: Run = ask) -> str:
     lines = [
         f"# The cluster {config.get('ClusterName', '?')}, SLURM {config.get('SLURM_VERSION', '?')},"
         " as it says of itself.",
-        "# Keys that are not here stand in slurm/sites/generic.toml. SLURM does not tell the account,",
-        "# the modules, the price, and the limits of your qos.",
+        "# Further keys stand in slurm/sites/generic.toml. SLURM does not tell the account, the",
+        "# modules, the price, and the limits of your qos.",
         "",
         *_partition_lines(name, others, partitions[name]),
         *_node_lines(name, nodes),
