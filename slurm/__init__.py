@@ -1,1 +1,1 @@
-"""Batch jobs: what a site is like, the shape of a job, its script, and handing it to SLURM."""
+"""Batch jobs: what a cluster user needs around a sweep. It imports sweep, which never needs it."""
