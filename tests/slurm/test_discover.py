@@ -18,7 +18,7 @@ PARTITIONS = """\
 PartitionName=debug AllowGroups=ALL Default=NO DefaultTime=NONE MaxTime=00:30:00 TotalCPUs=8
 PartitionName=batch AllowGroups=ALL Default=YES DefaultTime=01:00:00 MaxTime=2-00:00:00 TotalCPUs=96
 """
-NODES = "48+|192000|(null)\n64|257000|gpu:a100:4(S:0-1),nvme:1\n64|257000|gpu:2,gpu:h100:6\n"
+NODES = "48+|192000+|(null)\n64|257000|gpu:a100:4(S:0-1),nvme:1\n64|257000|gpu:2,gpu:h100:6\n"
 LISTED = "MPI plugin types are...\n\tpmix\n\tnone\n\tpmi2\nspecific pmix plugin versions: pmix_v4\n"
 
 

@@ -291,16 +291,25 @@ while not heard:
     signal.pause()
 with open(sys.argv[1], "a") as file:
     file.write(heard[0])
-sys.exit(137)
+sys.exit(int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(("sent", "code", "asked"), [("SIGUSR1", 3, 1), ("SIGTERM", 130, 0)])
-def test_a_signal_before_the_end_reaches_the_launcher_and_ends_the_starts(bench, sent, code, asked):
+@pytest.mark.parametrize(
+    ("sent", "ended", "code", "asked"),
+    [
+        ("SIGUSR1", 137, 3, 1),
+        ("SIGUSR1", 2, 2, 0),  # it is the ranks' end that is waited for
+        ("SIGTERM", 137, 130, 0),
+    ],
+)
+def test_a_signal_reaches_the_launcher_and_the_ranks_are_not_started_again(
+    bench, sent, ended, code, asked
+):
     (bench.folder / "rank.py").write_text(RANK)
     said = bench.folder / "said"
-    site = Site(launcher=[sys.executable, str(bench.folder / "rank.py"), str(said)])
-    script = script_of(MPI, site, replace(SUBMISSION, python=str(bench.python)))
+    rank = [sys.executable, str(bench.folder / "rank.py"), str(said), str(ended)]
+    script = script_of(MPI, Site(launcher=rank), replace(SUBMISSION, python=str(bench.python)))
 
     process = bench.start(script, STATE="3")
     wait_for(lambda: said.exists() and said.read_text() == "ready ")
