@@ -15,6 +15,7 @@
 from sweep.api import extend as extend
 from sweep.api import plan as plan
 from sweep.api import run as run
+from sweep.api import submit as submit
 from sweep.dataset import open_dataset as open_dataset
 from sweep.definition import Axis as Axis
 from sweep.definition import Coord as Coord

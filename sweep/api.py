@@ -14,10 +14,10 @@ from sweep.options import Options
 from sweep.progress import make_reporter
 from sweep.run import estimate, execute
 from sweep.run import extend as extend_store
-from sweep.running import Summary, lost_text
 from sweep.status import status
 from sweep.store import store_path
 from sweep.study import Study, load_study, study_of
+from sweep.summary import Summary, lost_text
 from sweep.within import refuse_within
 
 if TYPE_CHECKING:  # xarray takes half a second to import
@@ -159,6 +159,44 @@ def extend(
     summary = extend_store(path, lambda _: values, target, options, reporter, study)
     _check(summary)
     return open_dataset(summary.store)
+
+
+def submit(
+    pipeline: str | Path, store: str | Path, site: str | Path, *, via: str = "array", **values: Any
+) -> list[str]:
+    """Have SLURM compute what is missing of a sweep; return the numbers of its jobs.
+
+    Parameters
+    ----------
+    pipeline
+        Where one is: ``"pipelines/heat_flow.py"``. Jobs import it from there.
+    store
+        Where the dataset is or shall be, on a disk that all nodes see.
+    site
+        The site file: ``"slurm/sites/generic.toml"``.
+    via
+        ``"array"``, ``"dask"`` or ``"mpi"``.
+    **values
+        Parameters to set: a list makes an axis, one value a constant.
+
+    Raises
+    ------
+    SiteError
+        If the site file makes no sense.
+    SubmitError
+        If jobs of this store are in the queue, the sweep does not fit the site, or SLURM refuses.
+    """
+    from slurm.site import load_site
+    from slurm.submit import Wish
+    from slurm.submit import submit as hand_in
+
+    refuse_within()
+    study, found = _find(pipeline)
+    if study is None:
+        raise DefinitionError(f"{pipeline!r}: jobs import a pipeline from its file; give that.")
+    bound, path = found.with_values(**values), store_path(store)
+    done = hand_in(bound, study, path, load_site(site), Wish(via), make_reporter())
+    return done.jobs if done else []
 
 
 def plan(

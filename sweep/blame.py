@@ -35,6 +35,29 @@ class Attempt:
     condemned: dict[int, tuple[str, str]] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     unexplained: int = 0
+    is_suspect: bool = False  # all that ran it died before, and it may be why
+
+    @classmethod
+    def after(cls, block: Block, attempts: int, deaths: Counter[int]) -> "Attempt":
+        """Return the attempt at a block that follows on so many, by processes that are gone.
+
+        `deaths` counts how often all of a process and its workers died while a point was at work.
+        """
+        found = cls(block, attempts + 1, deaths=Counter(deaths))
+        for point, count in deaths.most_common():
+            if count >= ENOUGH_UNKNOWN:
+                reason = f"{count} times all that ran it was killed, its driver, too."
+                found.condemned[point] = ("WorkerDied", reason)
+            elif found.first is None:
+                found.first, found.is_suspect = point, True
+        return found
+
+    @property
+    def needs_quiet(self) -> bool:
+        """Tell whether nothing else may be at work: else an innocent point would be blamed."""
+        if not self.is_suspect or self.first is None:
+            return False
+        return self.deaths[self.first] + 1 >= ENOUGH_UNKNOWN
 
     def message(self) -> list[Any]:
         """Return what a worker is told: see ``worker.run_batch``."""

@@ -18,8 +18,9 @@ from sweep.blame import Attempt
 from sweep.deadline import Deadline
 from sweep.engines import Done, Engine, Lost, Outcome, Raised
 from sweep.errors import Dropped, raised_error
+from sweep.feed import Feed
 from sweep.marks import NO_POINT, WHOLE_BLOCK
-from sweep.plan import Block, Plan
+from sweep.plan import Block
 from sweep.worker import Receipt
 
 BATCH_SECONDS = 2.0  # a batch is to take this long, much beside its messages (Dask: 15 ms)
@@ -27,6 +28,8 @@ LOOK_SECONDS = 1.0  # between two looks at what workers are at
 COMPILE_SECONDS = 60.0  # that a point may take beside its deadline, of which only its worker knows
 LONG_SECONDS = 5.0  # a batch that takes longer is not queued behind another
 MOST_ATTEMPTS = 3  # at a block whose workers are lost, nobody knows at which point
+PAUSE_SECONDS = 0.2  # while others are at all that is left
+END_SECONDS = 15.0  # before the end of its time, a run drops what is in flight and closes
 SMOOTHING = 0.3  # weight of the newest batch in the estimate of a block's time
 
 
@@ -75,13 +78,18 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.is_short_of_time = False  # a batch system says that the end is near
         self._has_blocks = False
         self._is_held = False
         self._may_drop = False
 
     @contextmanager
-    def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as that wish, where this is the main thread."""
+    def on_signals(self, say: Callable[[str], None], *, in_job: bool = False) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM as that wish, where this is the main thread.
+
+        With `in_job`, as a batch system means them: SIGUSR1 says that time is nearly over, so
+        that no more blocks are begun, and SIGTERM that the end comes within seconds.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -97,7 +105,17 @@ class Stop:
             elif self._may_drop:
                 raise Dropped
 
-        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        def end(number: int, frame: object) -> None:
+            self.asked += self._has_blocks  # they are not waited for
+            ask(number, frame)
+
+        def hurry(number: int, frame: object) -> None:
+            self.is_short_of_time = True
+
+        handlers = {signal.SIGINT: ask, signal.SIGTERM: end if in_job else ask}
+        if in_job:
+            handlers[signal.SIGUSR1] = hurry
+        old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
@@ -145,8 +163,9 @@ class Orders:
         How often a point that raised is tried again.
     fail_fast
         Whether to stop when a point has failed.
-    backwards
-        Whether to begin with the last block: somebody else is at the first ones.
+    until
+        When this run has to be over, on the monotonic clock [s]: nothing is begun that may not
+        come to its end before. None: whenever.
     """
 
     function: str
@@ -154,7 +173,7 @@ class Orders:
     deadline: Deadline = field(default_factory=Deadline)
     retries: int = 0
     fail_fast: bool = False
-    backwards: bool = False
+    until: float | None = None
 
 
 @dataclass
@@ -194,7 +213,7 @@ class Drive:
     ----------
     engine
         Started.
-    plan
+    feed
         What is left to do.
     orders
         What is asked of workers.
@@ -208,14 +227,15 @@ class Drive:
     def __init__(
         self,
         engine: Engine,
-        plan: Plan,
+        feed: Feed,
         orders: Orders,
         failed_points: Callable[[Block], int | None],
         marks: Callable[[], Iterable[tuple[int, int, int]]],
     ) -> None:
         self._engine = engine
-        self._new = plan.remaining(backwards=orders.backwards)
-        self._left = plan.blocks_left
+        self._feed = feed
+        self._suspects: deque[Attempt] = deque()  # left by processes that are gone
+        self._tried: int | None = None  # ticket of the suspect that is at work
         self._again: deque[Attempt] = deque()
         self._orders = orders
         self._failed_points = failed_points
@@ -225,6 +245,7 @@ class Drive:
         self._live: dict[int, _Batch] = {}
         self._overdue: set[int] = set()  # tickets whose workers were ended for it
         self._is_over = False  # a point failed, and nobody wants more
+        self.is_out_of_time = False  # what is left does not end in time
 
     def run(self, tally: Tally, stop: Stop, report: Callable[[Tally], None]) -> None:
         """Hand out everything, or until asked to stop; `report` is called again and again.
@@ -238,11 +259,15 @@ class Drive:
         """
         stop.begin_blocks()
         with suppress(Dropped):
-            while stop.asked < 2:
-                if not stop.asked and not self._is_over:
+            while stop.asked < 2 and not self._is_late():
+                self.is_out_of_time |= stop.is_short_of_time
+                is_filling = not (stop.asked or self._is_over or self.is_out_of_time)
+                if is_filling:
                     self._fill(tally)
                 if not self._live:
-                    break
+                    if not is_filling or self.is_out_of_time or self._has_nothing():
+                        break
+                    time.sleep(PAUSE_SECONDS)
                 with stop.dropping():
                     ended = self._engine.wait(0.2)
                 for ticket, outcome in ended:
@@ -253,10 +278,22 @@ class Drive:
 
     # --- handing out ---------------------------------------------------------------------
 
+    def _has_nothing(self) -> bool:
+        return not self._again and not self._suspects and self._feed.is_over()
+
+    def _is_late(self) -> bool:
+        until = self._orders.until
+        return until is not None and time.monotonic() > until - END_SECONDS
+
     def _fill(self, tally: Tally) -> None:
-        while len(self._live) < self._window():
+        while len(self._live) < self._window() and not self._is_quiet():
             batch = self._next_batch(tally)
             if not batch:
+                return
+            if not all(self._fits(attempt.block) for attempt in batch):
+                for attempt in batch:
+                    self._feed.release(attempt.block)
+                self.is_out_of_time = True
                 return
             orders = self._orders
             hard = orders.deadline.hard_seconds
@@ -271,10 +308,29 @@ class Drive:
                 },
             )
             self._live[ticket] = _Batch(batch, time.monotonic(), hard)
+            if batch[0].is_suspect:
+                self._tried = ticket
+
+    def _is_quiet(self) -> bool:
+        """Tell whether a suspect is at work that nothing else may be beside."""
+        tried = self._live.get(self._tried) if self._tried else None
+        return tried is not None and tried.attempts[0].needs_quiet
+
+    def _fits(self, block: Block) -> bool:
+        """Tell whether a block will come to its end in time, as far as its time is known."""
+        if self._orders.until is None:
+            return True
+        known = self._orders.deadline
+        point = known.slowest or known.needs_seconds
+        takes = max(self._block_seconds or 0.0, block.points * point)
+        waits = BATCH_SECONDS + (0.0 if self._is_long() else LONG_SECONDS)  # behind others
+        return time.monotonic() + waits + takes < self._orders.until - END_SECONDS
 
     def _window(self) -> int:
-        is_long = self._block_seconds is not None and self._block_seconds > LONG_SECONDS
-        return self._engine.capacity * (1 if is_long else 2)
+        return self._engine.capacity * (1 if self._is_long() else 2)
+
+    def _is_long(self) -> bool:
+        return self._block_seconds is not None and self._block_seconds > LONG_SECONDS
 
     def _next_batch(self, tally: Tally) -> list[Attempt]:
         """Return as many blocks as fill a batch's time; one alone if it was tried before.
@@ -283,22 +339,36 @@ class Drive:
         """
         if self._again:
             return [self._again.popleft()]
+        if not self._suspects:
+            batch = self._fresh_batch(tally)
+            if batch or not self._suspects:
+                return batch
+        # At these whole processes died: one at a time, so that another death says more.
+        if self._tried in self._live:
+            return self._fresh_batch(tally)
+        if self._suspects[0].needs_quiet and self._live:
+            return []  # until the others have come to their ends
+        return [self._suspects.popleft()]
+
+    def _fresh_batch(self, tally: Tally) -> list[Attempt]:
         batch: list[Attempt] = []
         wanted = self._batch_blocks()
-        while len(batch) < wanted and (block := next(self._new, None)):
-            self._left -= 1
-            failed = self._failed_points(block)
-            if failed is None:
-                batch.append(Attempt(block))
+        while len(batch) < wanted and (attempt := self._feed.next()):
+            failed = self._failed_points(attempt.block)
+            if failed is not None:
+                tally.count(attempt.block.points, failed)
+                self._feed.release(attempt.block)
+            elif attempt.is_suspect:
+                self._suspects.append(attempt)
             else:
-                tally.count(block.points, failed)
+                batch.append(attempt)
         return batch
 
     def _batch_blocks(self) -> int:
         if self._block_seconds is None:
             return 1
         fills = int(BATCH_SECONDS / max(self._block_seconds, 1e-6))
-        balanced = math.ceil(self._left / (2 * self._engine.capacity))
+        balanced = math.ceil(self._feed.left / (2 * self._engine.capacity))
         return max(1, min(fills, balanced))
 
     def _end_overdue(self) -> None:
@@ -344,6 +414,8 @@ class Drive:
                     tally.add(receipt)
                     if receipt["compute_seconds"]:  # else somebody else had done it
                         self._learn(receipt)
+                for attempt in batch:
+                    self._feed.release(attempt.block)
                 self._is_over |= self._orders.fail_fast and tally.failed > 0
             case Lost():
                 tally.lost_workers += 1
@@ -373,6 +445,7 @@ class Drive:
                 left.append(attempt)
             else:
                 tally.count(attempt.block.points, failed)
+                self._feed.release(attempt.block)
         if left:
             at_work = left[0]
             own = (at_work.block.number, at_work.number)
@@ -380,5 +453,6 @@ class Drive:
             at_work.take_death(point, lost)
             if at_work.unexplained >= MOST_ATTEMPTS:
                 tally.lost_blocks.append((at_work.block, lost.reason))
+                self._feed.release(at_work.block)
                 del left[0]
         self._again.extendleft(reversed(left))

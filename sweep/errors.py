@@ -53,6 +53,14 @@ class EngineLost(EngineError):
     """An engine that ran is gone, or blocks lost their workers again and again."""
 
 
+class SiteError(SweepError):
+    """A site file is missing, or holds what SLURM or we cannot take."""
+
+
+class SubmitError(SweepError):
+    """A sweep cannot be made into jobs of a site, or the jobs not be submitted."""
+
+
 class DiskError(SweepError):
     """The disk refused: it is full, cannot be written, or failed."""
 

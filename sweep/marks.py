@@ -1,7 +1,8 @@
 """Marks: what each worker is at, on disk before each point, so that a death names its culprit.
 
-A worker has one small file in ``.sweep/marks`` and writes to it through memory: a mark costs a
-third of a microsecond and survives the process. After a power cut it may be missing; then
+A worker has one small file in ``.sweep/marks/CLAIMANT``, the folder of the process that hands it
+its blocks, and writes to it through memory: a mark costs a third of a microsecond and survives
+the process. After a power cut it may be missing; then
 nobody is suspected.
 """
 
@@ -34,7 +35,7 @@ class Marker:
     Parameters
     ----------
     folder
-        Of all marks of a store.
+        Of the marks of this claimant's workers.
     worker
         The worker's name.
     """
@@ -60,15 +61,7 @@ class Marker:
 
 
 def read_marks(folder: Path) -> Iterator[Mark]:
-    """Yield the marks of all workers, those of the dead among them."""
+    """Yield the marks in a folder, those of dead workers among them."""
     for path in folder.glob("*"):
         with suppress(OSError, struct.error):  # removed meanwhile; cut short by a power cut
             yield Mark(*_LAYOUT.unpack(path.read_bytes()))
-
-
-def remove_marks(folder: Path, run: int) -> None:
-    """Remove the marks of a run, whose workers are at nothing any more."""
-    for path in folder.glob("*"):
-        with suppress(OSError, struct.error):
-            if Mark(*_LAYOUT.unpack(path.read_bytes())).run == run:
-                path.unlink()

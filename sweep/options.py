@@ -8,6 +8,7 @@ from pathlib import Path
 from sweep.definition import Pipeline
 from sweep.engines import Engine, make_engine, usable_cores
 from sweep.engines.memory import usable_memory
+from sweep.engines.srun.job import tasks_of_job
 from sweep.errors import (
     EngineError,
 )
@@ -69,11 +70,13 @@ class Options:
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise EngineError(f"workers={self.workers!r}: give a whole number, at least 1.")
         is_remote = isinstance(self.on, str) and self.on.startswith("tls://")
-        if self.workers and (is_remote or self.on == "serial"):
+        if self.workers and (is_remote or self.on in ("serial", "mpi")):
+            why = {
+                "serial": "which is this very process",
+                "mpi": "which has one on every rank but the first (mpiexec -n 4 starts 4 ranks)",
+            }.get(str(self.on), "whose workers run already")
             raise EngineError(
-                f"workers={self.workers} does not go with {self.on}, "
-                + ("whose workers run already." if is_remote else "which is this very process.")
-                + " Leave it out."
+                f"workers={self.workers} does not go with {self.on}, {why}. Leave it out."
             )
         if self.dashboard and self.on != "dask":
             raise EngineError(f"dashboard goes with dask, not with {self.on}.")
@@ -81,6 +84,8 @@ class Options:
             raise EngineError(f"tls_dir goes with tls://host:port, not with {self.on}.")
         memory, needs = usable_memory(), pipeline.needs
         fit = max(1, min(usable_cores() // needs.cores, memory // needs.memory_bytes))
+        if self.on == "srun":
+            fit = tasks_of_job()
         workers = self.workers or min(fit, tasks)
         return make_engine(
             self.on,

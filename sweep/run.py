@@ -7,8 +7,8 @@ costs no more than the blocks in flight.
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sweep.forecast import (
     PLAN_SECONDS,
     TABLE_FILES,
     Forecast,
+    Timing,
     choose_grid,
     forecast,
     measure_commit,
@@ -39,16 +40,18 @@ from sweep.forecast import (
 )
 from sweep.grow import extended
 from sweep.options import Options
-from sweep.plan import Grid
+from sweep.plan import BLOCK_SECONDS, Grid
 from sweep.progress import Reporter
-from sweep.running import Running, Summary, nothing_left
+from sweep.running import Part, Running, nothing_left
 from sweep.store import Store, exists
+from sweep.store.claims import refuse_while_claimed
 from sweep.store.create import create_store
 from sweep.store.lease import Lease
 from sweep.store.leftovers import sweep_leftovers
 from sweep.store.room import check_room
 from sweep.store.tables import iso_time
 from sweep.study import Study, load_study, script_of
+from sweep.summary import Summary
 
 
 def execute(
@@ -78,18 +81,14 @@ def execute(
                 return nothing_left(store)
             with writing(path):
                 lease = None if options.join else held.enter_context(Lease.take(store))
-                _make_ready(store, pipeline, study, options, reporter)
+                make_ready(store, pipeline, study, options, reporter)
         elif options.join:
             raise StoreError(f"{path} is no store yet, so there is nothing to join.")
         tasks = store.plan().blocks_left if store else math.prod(pipeline.dims.values())
-        engine = options.engine(pipeline, tasks)
         stop = Stop()
-        message = held.enter_context(sent(pipeline, study, options.on))
         held.enter_context(stop.on_signals(reporter.say))
-        held.callback(engine.close)
-        engine.start()
-        for _ in range(engine.capacity):
-            engine.submit("sweep.worker:prepare", {"study": dict(message)})
+        message = held.enter_context(sent(pipeline, study, options.on))
+        engine = held.enter_context(_started(options.engine(pipeline, tasks), message))
         if store is None:
             grid = _grid(pipeline, path, engine, message)
             _check_room(path, pipeline, grid.points, grid.blocks, reporter)
@@ -104,13 +103,56 @@ def execute(
             return running.go(options, stop, reporter, begun)
 
 
+def work(
+    path: Path, part: Part, options: Options, reporter: Reporter, study: Study | None
+) -> Summary:
+    """Compute a part of what is missing in a store, beside others.
+
+    Raises
+    ------
+    StoreMismatch
+        If the study has changed since the store was made, or since it was last computed.
+    """
+    begun = time.monotonic()
+    store = Store(path)
+    found = study or remembered_study(store)
+    pipeline = store.bind(found.pipeline)
+    if not options.accept_changes:
+        refuse_changed_code(store, found.source)
+    reopened = store.reopened(part.run) if part.run else store.unsettled()
+    left = store.grid.blocks - len(store.numbers_with_status()) + len(reopened)
+    if not left:
+        return nothing_left(store)
+    stop = Stop()
+    with (
+        stop.on_signals(reporter.say, in_job=True),
+        sent(pipeline, found, options.on) as message,
+        _started(options.engine(pipeline, left), message) as engine,
+        writing(path),
+    ):
+        running = Running(store, pipeline, found, engine, message, None, part)
+        return running.go(options, stop, reporter, begun)
+
+
+@contextmanager
+def _started(engine: Engine, message: Message) -> Iterator[Engine]:
+    """Start an engine and have its workers import all that they need; close it in the end."""
+    try:
+        engine.start()
+        for _ in range(engine.capacity):
+            engine.submit("sweep.worker:prepare", {"study": dict(message)})
+        yield engine
+    finally:
+        engine.close()
+
+
 def _has_work(store: Store, options: Options) -> bool:
     if store.plan().blocks_left:
         return True
     return options.retry_failed and store.count_points()["failed"] > 0
 
 
-def _make_ready(
+def make_ready(
     store: Store, pipeline: Pipeline, study: Study | None, options: Options, reporter: Reporter
 ) -> None:
     """Look whether a run may go on in a store, and clear up before it."""
@@ -120,6 +162,7 @@ def _make_ready(
         return
     sweep_leftovers(store.path)
     if options.retry_failed:
+        refuse_while_claimed(store)
         count = store.forget_failures()
         reporter.say(f"{counted(count, 'failed point')} to be tried again.")
     todo = store.plan()
@@ -175,6 +218,7 @@ def extend(
     if not options.accept_changes:
         refuse_changed_code(store, found.source)
     with writing(into or path), Lease.take(store):
+        refuse_while_claimed(store)
         grown = extended(store, bound, values(bound), into)
     store = Store(grown.path)
     return execute(store.bind(found.pipeline), found, store.path, options, reporter)
@@ -218,19 +262,40 @@ def estimate(
         todo, failed = store.plan(), store.count_points()["failed"]
         if not todo.blocks_left:
             return forecast(pipeline, store.grid, (0, 0), failed, None, commit, count)
-    engine = Options("processes", 1).engine(pipeline, 1)
-    with sent(pipeline, study, "processes") as message:
-        try:
-            engine.start()
-            timing = time_a_few(engine, message, pipeline, PLAN_SECONDS)
-        finally:
-            engine.close()
+    timing = timed(pipeline, study)
     if store is not None:
         left = (todo.blocks_left, todo.points_left)
         return forecast(pipeline, store.grid, left, failed, timing, commit, count)
     used = timing if needs_timing(pipeline) else None
     grid = choose_grid(pipeline, used, count, commit)
     return forecast(pipeline, grid, (grid.blocks, grid.points), 0, timing, commit, count)
+
+
+def timed(pipeline: Pipeline, study: Study | None) -> Timing:
+    """Time a few points on this machine.
+
+    Raises
+    ------
+    WorkerError
+        If the study cannot be imported.
+    EngineError
+        If this machine lacks what a worker needs, a GPU say.
+    """
+    engine = Options("processes", 1).engine(pipeline, 1)
+    with sent(pipeline, study, "processes") as message:
+        try:
+            engine.start()
+            return time_a_few(engine, message, pipeline, PLAN_SECONDS)
+        finally:
+            engine.close()
+
+
+def grid_for(pipeline: Pipeline, path: Path, timing: Timing | None, workers: int) -> Grid:
+    """Return the blocks of a store to be, for so many workers; `timing` is None if unknown."""
+    if timing is None:
+        timing = Timing((60.0 * pipeline.needs.minutes or BLOCK_SECONDS,))
+    used = timing if needs_timing(pipeline) else None
+    return choose_grid(pipeline, used, workers, _commit_seconds(pipeline, path))
 
 
 def _commit_seconds(pipeline: Pipeline, path: Path) -> float:

@@ -1,14 +1,19 @@
-"""One run on one store, from its number to its summary: the drive, the record, the tables."""
+"""One process's run on one store, from its number to its summary: drive, record, tables.
+
+The driver of a store holds its lease and computes all that is left; one that joins does so beside
+it. A process that has a part, an element of a job array say, begins with its share, under a run
+number that many have in common, and goes on with what others have not begun.
+"""
 
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 from sweep.changes import same_code
@@ -17,78 +22,64 @@ from sweep.definition import Pipeline
 from sweep.delivery import Message
 from sweep.drive import Drive, Orders, Stop, Tally
 from sweep.engines import Engine
-from sweep.errors import (
-    StoreBusy,
-    resume_command,
-    short_path,
-    writing,
-)
+from sweep.errors import StoreBusy, counted, short_path, writing
+from sweep.feed import ClaimedFeed, Feed, ShareFeed
 from sweep.journal import recent_records
-from sweep.marks import read_marks, remove_marks
+from sweep.marks import read_marks
 from sweep.options import Options
-from sweep.plan import Block, Plan
+from sweep.plan import Block
 from sweep.progress import Reporter
 from sweep.provenance import gather
 from sweep.source import code_hash
 from sweep.store import Store, count_failed, is_settled
+from sweep.store.claims import Claims, clear_the_dead
+from sweep.store.holder import JobEnded, nobody_knows
 from sweep.store.lease import Lease
 from sweep.store.tables import Tables
 from sweep.study import Study, script_of
+from sweep.summary import Summary
 
 FOLD_SECONDS = 30.0  # between two renewals of the tables
 JOIN_SECONDS = 10.0  # that the other driver may take to end when nothing is left
+RECORDS = 1000  # that are asked how long points take
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What became of a run."""
+class Part:
+    """A part in a sweep that other processes compute, too.
 
-    store: Path
-    run: int | None  # None where nothing was left to do
-    tally: Tally
-    seconds: float
-    workers: int
-    interrupted: bool
-    code_changed_since: int | None  # the run that had another code
-    failed_fast: bool = False  # a point failed, and the rest was left
+    Parameters
+    ----------
+    run
+        Number of the run that it belongs to; None: a run of its own.
+    share
+        With which share it begins, from 0, of how many.
+    until
+        When it has to be over [s since 1970]; None: whenever.
+    has_ended
+        Tells what is known of batch jobs: what one that ended was at is free.
+    """
 
-    @property
-    def code_text(self) -> str:
-        """What to say where the code is another than that of an earlier run."""
-        return (
-            f"The code has changed since run {self.code_changed_since}; the points of this run "
-            f"have run={self.run}."
-        )
-
-    @property
-    def efficiency(self) -> float:
-        """The part of the workers' time that was spent in the stages."""
-        return self.tally.compute_seconds / max(self.seconds * self.workers, 1e-9)
-
-
-def lost_text(summary: Summary) -> str:
-    """Say why points are left: which blocks lost their workers too often, say."""
-    if summary.failed_fast:
-        return f"Stopped since a point failed; {summary.tally.left} points are left."
-    if summary.tally.stale:
-        return (
-            f"{summary.tally.stale} points that were done did not come out the same when their "
-            "blocks were computed again, and are stale now: their values are those of before. "
-            f"/events says which. To take the new ones: {resume_command(summary.store)}"
-        )
-    if not summary.tally.lost_blocks:
-        return f"{summary.tally.left} points are left: the engine took no more work."
-    block, reason = summary.tally.lost_blocks[0]
-    count = len(summary.tally.lost_blocks)
-    return (
-        f"{count} block{'s' * (count > 1)} lost a worker again and again and stayed pending, the "
-        f"first at {block.start}: {reason}. If a point needs more memory than there is, "
-        "give fewer --workers; then resume."
-    )
+    run: int | None = None
+    share: tuple[int, int] = (0, 1)
+    until: float | None = None
+    has_ended: JobEnded = nobody_knows
 
 
 class Running:
-    """One run on one store, from its number to its summary."""
+    """One process's run on one store, from its number to its summary.
+
+    Parameters
+    ----------
+    store, pipeline, study
+        What to compute; `study` is None for a pipeline of a notebook or a script.
+    engine, message
+        Where, and how the pipeline is told there.
+    lease
+        On the store; None beside another driver, and for a part.
+    part
+        None: all that is left.
+    """
 
     def __init__(
         self,
@@ -98,23 +89,15 @@ class Running:
         engine: Engine,
         message: Message,
         lease: Lease | None,
+        part: Part | None = None,
     ) -> None:
         self.store, self.pipeline = store, pipeline
-        self.lease = lease  # None beside another driver
+        self.engine, self.message = engine, message
+        self.lease, self.part = lease, part
         # Not beside the first points: Python 3.11's parser fails if two threads are at it.
         self.file, source = (study.file, study.source) if study else script_of(pipeline)
-        self.engine, self.message = engine, message
-        self.record: dict[str, Any] = {
-            "started": time.time(),
-            "ended": None,
-            "state": "running",
-            "engine": f"{engine.name}, workers: {engine.capacity}",
-            "argv": sys.argv,
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-            "source": dict(source),
-            "code_hash": code_hash(source),
-        }
+        self.record = new_record(source, f"{engine.name}, workers: {engine.capacity}")
+        self.is_shared = part is not None and part.run is not None
         self.tables = Tables(store)
         self._folded = time.monotonic()
 
@@ -124,31 +107,27 @@ class Running:
         `begun` is when the run was asked for, on the monotonic clock [s].
         """
         if self.lease:
-            _note_the_killed(self.store)
-        number = self.store.begin_run(self.record)
-        todo, done, failed = self.store.survey()
-        tally = Tally(self.store.grid.points, done, failed)
-        reporter.say(self._opening(todo))
-        orders = self._orders(number, options)
-        drive = Drive(
-            self.engine,
-            todo,
-            orders,
-            self._failed_points,
-            lambda: self._marks(number),
-        )
-        with ThreadPoolExecutor(1) as beside:
-            described = beside.submit(self._describe, number)
-            try:
-                with reporter.watching(tally):
-                    drive.run(tally, stop, lambda now: self._tick(now, reporter))
-            finally:
+            note_the_killed(self.store)
+        number = self._begin()
+        has_ended = self.part.has_ended if self.part else nobody_knows
+        with Claims(self.store, number, has_ended).open() as claims:
+            feed, tally = self._feed(claims)
+            self.points_left = feed.points_left if isinstance(feed, ShareFeed) else None
+            reporter.say(self._opening(feed, tally))
+            orders = self._orders(number, claims, options)
+            drive = Drive(self.engine, feed, orders, self._failed_points, lambda: _marks(claims))
+            with ThreadPoolExecutor(1) as beside:
+                described = beside.submit(self._describe, number)
                 try:
-                    described.result()
+                    with reporter.watching(tally):
+                        drive.run(tally, stop, lambda now: self._tick(now, reporter))
                 finally:
-                    self._end(number, tally, stop)
+                    try:
+                        described.result()
+                    finally:
+                        self._end(number, tally, stop)
         if not self.lease:
-            self._fold_after_the_other(tally)
+            self._settle(number, tally)
         return Summary(
             self.store.path,
             number,
@@ -158,54 +137,69 @@ class Running:
             interrupted=bool(stop.asked and tally.left),
             code_changed_since=self._other_code(number),
             failed_fast=bool(options.fail_fast and tally.failed and tally.left),
+            out_of_time=bool(drive.is_out_of_time and tally.left),
         )
 
-    def _fold_after_the_other(self, tally: Tally) -> None:
-        """Put what we did into the tables, if the other driver, which has ended, did not."""
-        patience = time.monotonic() + (0.0 if tally.left else JOIN_SECONDS)
-        while True:
-            try:
-                with Lease.take(self.store):
-                    self.tables.catch_up()
-                return
-            except StoreBusy:
-                if time.monotonic() > patience:  # it is still at work, and will do it
-                    return
-                time.sleep(0.1)
+    def _begin(self) -> int:
+        """Return the number of the run."""
+        if self.part is None or self.part.run is None:
+            if self.part:
+                self.record["reopened"] = self.store.unsettled()
+            return self.store.begin_run(self.record)
+        self.record = self.store.read_run(self.part.run)
+        if self.record["state"] == "queued":
+            self.record |= {"state": "running"}
+            self.store.update_run(self.part.run, self.record)
+        return self.part.run
 
-    def _orders(self, number: int, options: Options) -> Orders:
+    def _feed(self, claims: Claims) -> tuple[Feed, Tally]:
+        """Return what is to be computed, and the count of what is done."""
+        if self.part:
+            share = ShareFeed(claims, self.part.share)
+            points = self.store.grid.points
+            return share, Tally(points, points - share.points_left(), 0)
+        todo, done, failed = self.store.survey()
+        feed = ClaimedFeed(claims, todo, backwards=self.lease is None)
+        return feed, Tally(self.store.grid.points, done, failed)
+
+    def _orders(self, number: int, claims: Claims, options: Options) -> Orders:
         deadline = Deadline(options.timeout, 60.0 * self.pipeline.needs.minutes)
-        for record in recent_records(self.store.journal_folder):
+        for record in islice(recent_records(self.store.journal_folder), RECORDS):
             deadline.learn(record["points"], record.get("slowest_seconds", 0.0))
+        until = None
+        if self.part and self.part.until is not None:
+            until = time.monotonic() + self.part.until - time.time()
         return Orders(
             "sweep.worker:run_batch",
             {
                 "store": str(self.store.path),
                 "study": dict(self.message),
                 "run": number,
+                "marks": str(claims.mark_folder),
                 "threads": self.pipeline.needs.cores,
             },
             deadline,
             options.retries,
             options.fail_fast,
-            backwards=self.lease is None,
+            until,
         )
 
-    def _opening(self, todo: Plan) -> str:
+    def _opening(self, feed: Feed, tally: Tally) -> str:
         axes = " x ".join(f"{size} {dim}" for dim, size in self.pipeline.dims.items())
         link = getattr(self.engine, "dashboard_link", "")
         shown = f", dashboard at {link}" if link else ""
-        blocks = f"{todo.blocks_left} block{'s' * (todo.blocks_left > 1)}"
-        workers = f"{self.engine.capacity} worker{'s' * (self.engine.capacity > 1)}"
+        mine = " to begin with" if self.part else ""
         return (
-            f"{short_path(self.store.path)}: {todo.points_left} of {todo.grid.points} points to do"
-            f"{axes and f' ({axes})'}, {blocks}, on {self.engine.name}, {workers}{shown}"
+            f"{short_path(self.store.path)}: {tally.left} of {tally.points} points to do"
+            f"{axes and f' ({axes})'}, {counted(feed.left, 'block')}{mine}, on {self.engine.name}, "
+            f"{counted(self.engine.capacity, 'worker')}{shown}"
         )
 
     def _describe(self, number: int) -> None:
         """Take down who and what runs, beside the first points and not before them."""
-        self.record |= gather(self.file, sys.argv)
-        self.store.update_run(number, self.record)
+        if not self.is_shared:
+            self.record |= gather(self.file, sys.argv)
+            self.store.update_run(number, self.record)
 
     def _tick(self, tally: Tally, reporter: Reporter) -> None:
         reporter.update(tally)
@@ -222,10 +216,6 @@ class Running:
             )
         self.tables.fold()
 
-    def _marks(self, run: int) -> Iterator[tuple[int, int, int]]:
-        """Yield what the workers of a run are at: block, attempt, point."""
-        return (mark[1:] for mark in read_marks(self.store.mark_folder) if mark.run == run)
-
     def _failed_points(self, block: Block) -> int | None:
         status = self.store.read_status(block)
         if status is None or not is_settled(status):
@@ -234,14 +224,27 @@ class Running:
 
     def _end(self, number: int, tally: Tally, stop: Stop) -> None:
         if not self.lease or tally.left:  # others were at it, or blocks are done in part
-            counts = self.store.count_points()
-            tally.done, tally.failed = counts["done"], counts["failed"]
+            self._count_anew(tally)
         state = "complete" if not tally.left else "interrupted" if stop.asked else "incomplete"
-        self.record |= {"ended": time.time(), "state": state}
-        self.store.update_run(number, self.record)
-        remove_marks(self.store.mark_folder, number)
+        if not self.is_shared:
+            self.record |= {"ended": time.time(), "state": state}
+            self.store.update_run(number, self.record)
         if self.lease:
             self._fold()
+
+    def _count_anew(self, tally: Tally) -> None:
+        if self.points_left:  # to read all that there is would be too much for each of many
+            tally.done = tally.points - tally.failed - self.points_left()
+        else:
+            counts = self.store.count_points()
+            tally.done, tally.failed = counts["done"], counts["failed"]
+
+    def _settle(self, number: int, tally: Tally) -> None:
+        """Bring records and tables up to date, unless the driver that there is will do so."""
+        if self.is_shared and tally.left:
+            return
+        with suppress(StoreBusy), Lease.take(self.store, 0.0 if tally.left else JOIN_SECONDS):
+            settle(self.store, number)
 
     def _other_code(self, number: int) -> int | None:
         """Return the newest run before this one whose code was another; None if there is none."""
@@ -255,14 +258,49 @@ class Running:
         return others[-1] if others else None
 
 
-def _note_the_killed(store: Store) -> None:
-    """Put an end to the record of runs of this machine whose process is gone."""
+def new_record(source: Mapping[str, str], engine: str, state: str = "running") -> dict[str, Any]:
+    """Return the record of a run that begins now, by this process."""
+    return {
+        "started": time.time(),
+        "ended": None,
+        "state": state,
+        "engine": engine,
+        "argv": sys.argv,
+        "hostname": socket.gethostname(),
+        "pid": os.getpid(),
+        "source": dict(source),
+        "code_hash": code_hash(source),
+    }
+
+
+def settle(store: Store, number: int) -> None:
+    """Say in the record of a run if it is complete, and bring the tables up to date.
+
+    For who holds the lease.
+    """
+    record = store.read_run(number)
+    if record["state"] in ("queued", "running") and not store.plan().blocks_left:
+        store.update_run(number, {**record, "state": "complete", "ended": time.time()})
+        note_the_killed(store)
+    Tables(store).catch_up()
+
+
+def _marks(claims: Claims) -> Iterator[tuple[int, int, int]]:
+    """Yield what the workers of this process are at: block, attempt, point."""
+    return (mark[1:] for mark in read_marks(claims.mark_folder) if mark.run == claims.run)
+
+
+def note_the_killed(store: Store, has_ended: JobEnded = nobody_knows) -> None:
+    """Put an end to what processes left that are gone: records of their runs, claims, marks.
+
+    For who holds the lease.
+    """
+    clear_the_dead(store, has_ended)
     for number in store.run_files():
         record = store.read_run(number)
-        is_here = record["hostname"] == socket.gethostname()
-        if record["state"] == "running" and is_here and not _is_alive(record["pid"]):
+        is_own = record["hostname"] == socket.gethostname() and "jobs" not in record
+        if record["state"] == "running" and is_own and not _is_alive(record["pid"]):
             store.update_run(number, {**record, "state": "killed"})
-            remove_marks(store.mark_folder, number)
 
 
 def _is_alive(pid: int) -> bool:
@@ -283,6 +321,6 @@ def _tally(store: Store) -> Tally:
 def nothing_left(store: Store) -> Summary:
     """Put in order what a driver that was killed left undone, and say what there is."""
     with writing(store.path), suppress(StoreBusy), Lease.take(store):
-        _note_the_killed(store)
+        note_the_killed(store)
         Tables(store).catch_up()
     return Summary(store.path, None, _tally(store), 0.0, 0, False, None)

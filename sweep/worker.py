@@ -50,13 +50,13 @@ class Receipt(TypedDict):
 class Workspace:
     """One store and its pipeline, open in this process."""
 
-    def __init__(self, store: Path, study: Message) -> None:
+    def __init__(self, store: Path, study: Message, marks: Path) -> None:
         self.store = Store(store)
         pipeline = self.store.bind(received(study))
         _meet_numba(study)
         self.writer = BlockWriter(self.store, pipeline)
         self.journal = Journal(self.store.journal_folder)
-        self.marker = Marker(self.store.mark_folder, self.journal.worker)
+        self.marker = Marker(marks, self.journal.worker)
         self.evaluator = Evaluator(pipeline, point_clock, Watch(self.marker))
 
 
@@ -68,6 +68,7 @@ def run_batch(
     store: str,
     study: Message,
     run: int,
+    marks: str,
     blocks: Sequence[Sequence[Any]],
     submitted: float,
     threads: int,
@@ -83,6 +84,8 @@ def run_batch(
         Where the pipeline is: see `received`.
     run
         Number of the run.
+    marks
+        Folder of the marks.
     blocks
         A block's number, the number of this attempt at it, and, for one that workers died at, the
         suspected point (or None) and the condemned ones: rows of number, error's type and text.
@@ -103,7 +106,7 @@ def run_batch(
     """
     with _one_at_a_time:
         with writing(store):
-            here = _workspace(store, study)
+            here = _workspace(store, study, marks)
         here.evaluator.watch.hard_seconds = limits["hard_seconds"]
         mine = Limits(limits["seconds"], limits["retries"])
         receipts = []
@@ -281,13 +284,19 @@ def _process_facts(threads: int) -> dict[str, Any]:
     }
 
 
-def _workspace(store: str, study: Message) -> Workspace:
+def _workspace(store: str, study: Message, marks: str) -> Workspace:
     """Return the open workspace; another one only if another sweep is meant than the last time."""
     header = Store(Path(store)).header  # whose shape changes when the sweep grows
-    key = (store, header.sweep_id, str(header.shape), json.dumps(dict(study), sort_keys=True))
+    key = (
+        store,
+        header.sweep_id,
+        str(header.shape),
+        json.dumps(dict(study), sort_keys=True),
+        marks,
+    )
     if key not in _open:
         _open.clear()
-        _open[key] = Workspace(Path(store), study)
+        _open[key] = Workspace(Path(store), study, Path(marks))
     return _open[key]
 
 

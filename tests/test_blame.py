@@ -13,6 +13,7 @@ from sweep.blame import ENOUGH_DEATHS, ENOUGH_UNKNOWN, Attempt
 from sweep.deadline import ENOUGH_POINTS, LEARNED_AT_LEAST, LEARNED_TIMES, Deadline
 from sweep.drive import MOST_ATTEMPTS, Drive, Orders, Stop, Tally
 from sweep.engines import Arguments, Cause, Done, Lost, Outcome
+from sweep.feed import PlanFeed
 from sweep.marks import NO_POINT, WHOLE_BLOCK
 from sweep.plan import Block, Grid, Plan
 from sweep.worker import Receipt
@@ -164,7 +165,7 @@ def drive(engine: FaultyEngine, blocks: int, *, fail_fast: bool = False) -> Tall
     tally = Tally(points=blocks * engine.points, done=0, failed=0)
     made = Drive(
         engine,
-        plan,
+        PlanFeed(plan.remaining(), plan.blocks_left),
         Orders("a:b", {}, fail_fast=fail_fast),
         engine.failed_points,
         lambda: [(*attempt, point) for attempt, point in engine.marks.items()],

@@ -9,6 +9,7 @@ import pytest
 
 from sweep.drive import BATCH_SECONDS, LONG_SECONDS, Drive, Orders, Stop, Tally
 from sweep.engines import Arguments, Done, Outcome
+from sweep.feed import PlanFeed
 from sweep.plan import Grid, Plan
 from sweep.worker import Receipt
 
@@ -83,7 +84,9 @@ def drive(
     plan = Plan(Grid((blocks,), (1,)), np.zeros(blocks, bool))
     tally = Tally(points=blocks, done=0, failed=0)
     orders = Orders("a:b", {})
-    made = Drive(engine, plan, orders, lambda block: None, lambda: [])
+    made = Drive(
+        engine, PlanFeed(plan.remaining(), plan.blocks_left), orders, lambda block: None, lambda: []
+    )
     made.run(tally, stop or Stop(), report)
     return tally
 

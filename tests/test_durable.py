@@ -301,7 +301,8 @@ OUTPUTS = {"profile", "total", "steps", "rising", "noise", "point_seconds", "run
 def compute(store: Store, study: Study, *blocks: int) -> None:
     limits = {"seconds": None, "retries": 0, "hard_seconds": None}
     batch = [(number, 1) for number in blocks]
-    run_batch(str(store.path), study.reference, 1, batch, 0.0, 1, limits)
+    marks = str(store.mark_folder)
+    run_batch(str(store.path), study.reference, 1, marks, batch, 0.0, 1, limits)
 
 
 def written_to(disk: Disk, folder: Path) -> list[Step]:

@@ -13,9 +13,9 @@ from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
 from sweep.run import create_with, execute, resume
-from sweep.running import Summary
 from sweep.status import status
 from sweep.study import load_study
+from sweep.summary import Summary
 
 STUDY = Path(__file__).parent / "studies" / "perilous.py"
 SWEEP = [sys.executable, "-m", "sweep"]

@@ -48,10 +48,10 @@ def test_code_and_commands_run_as_they_stand(folder: Path) -> None:
 
 def test_commands_that_set_up_are_those_of_the_continuous_integration() -> None:
     install = '.venv/bin/pip install -q -c constraints.txt -e ".[test]"'
-    assert f"python3 -m venv .venv && {install} && .venv/bin/pytest\n" in README
+    assert f"python3 -m venv .venv && {install} && .venv/bin/pytest -n 3\n" in README
     script = (ROOT / ".ci" / "run").read_text()
     assert install in script
-    assert "\n.venv/bin/pytest\n" in script
+    assert ".venv/bin/pytest -n 3\n" in script
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)\s]+)\)", README))

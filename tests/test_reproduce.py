@@ -12,8 +12,8 @@ from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
 from sweep.run import create_with, execute
-from sweep.running import Summary
 from sweep.store import BlockWriter, Store
+from sweep.summary import Summary
 from sweep.task import Evaluator
 
 WORLD: dict[str, Any] = {"broken": True, "offset": 0.0}

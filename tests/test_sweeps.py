@@ -27,9 +27,9 @@ from sweep.options import Options
 from sweep.plan import Grid
 from sweep.progress import Quiet
 from sweep.run import create_with, execute, remembered_study
-from sweep.running import Summary, lost_text
 from sweep.store import Store
 from sweep.study import Study, load_study
+from sweep.summary import Summary, lost_text
 
 
 def with_workers(engine: str | Executor, count: int) -> Options:

@@ -42,7 +42,7 @@ def command(function: Command) -> click.Command:
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
-            code = function(**arguments)
+            code = _called(function, arguments)
         except SweepError as error:
             _tell(error)
             is_ours = isinstance(error, (WorkerError, DiskError, EngineLost))
@@ -62,6 +62,15 @@ def command(function: Command) -> click.Command:
         sys.exit(code)
 
     return main.command()(guarded)
+
+
+def _called(function: Command, arguments: dict[str, Any]) -> int:
+    """Call a command; where all ranks of MPI have been started with it, on the first of them."""
+    if arguments.get("on") != "mpi":
+        return function(**arguments)
+    from sweep.cli.ranks import on_ranks
+
+    return on_ranks(lambda: function(**arguments))
 
 
 def _tell(error: SweepError) -> None:

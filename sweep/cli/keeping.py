@@ -12,6 +12,7 @@ from sweep.errors import counted, short_path
 from sweep.grow import Growth, compacted, merged
 from sweep.run import remembered_study
 from sweep.store import Store, store_path
+from sweep.store.claims import refuse_while_claimed
 from sweep.store.lease import Lease
 from sweep.study import load_study
 from sweep.verify import rerun
@@ -37,6 +38,7 @@ def verify(store: Path, count: int | None, pipeline: str | None) -> int:
     if study:
         refuse_changed_code(found, study.source)
     with Lease.take(found):
+        refuse_while_claimed(found)
         report = check(found)
         click.echo(report.text())
         is_sound = report.is_sound

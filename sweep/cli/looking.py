@@ -1,8 +1,12 @@
 """The commands that look and change nothing: plan, describe, status."""
 
 from pathlib import Path
+from typing import Any
 
-from sweep.cli.arguments import read_arguments, rest, workers
+import click
+
+from sweep.cli.arguments import read_arguments, rest
+from sweep.cli.clusters import at_work_rows, by_hand, plan_for
 from sweep.cli.command import (
     ALL_DONE,
     INCOMPLETE,
@@ -13,6 +17,7 @@ from sweep.cli.command import (
 )
 from sweep.cli.words import axes_text, print_failures, print_rows, value_text
 from sweep.definition.stage import MISSING
+from sweep.errors import SweepError
 from sweep.progress import clock_text
 from sweep.run import estimate
 from sweep.status import Status, age_text
@@ -26,10 +31,27 @@ from sweep.study import load_study
 @command
 @pipeline_argument
 @rest
-@workers
-def plan(pipeline: str, store_and_values: tuple[str, ...], workers: int | None) -> int:
+@click.option(
+    "--site",
+    "site_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A cluster to plan for, and to check: slurm/sites/NAME.toml.",
+)
+@by_hand
+def plan(
+    pipeline: str,
+    store_and_values: tuple[str, ...],
+    site_file: Path | None,
+    workers: int | None,
+    **wishes: Any,
+) -> int:
     """Say what a sweep will cost, from a few timed points; nothing is written."""
     study, bound, store = read_arguments(pipeline, store_and_values)
+    if site_file:
+        return plan_for(site_file, bound, study, store, {"workers": workers, **wishes})
+    if given := [name for name, value in wishes.items() if value and value != "array"]:
+        raise SweepError(f"--{given[0]} goes with --site FILE: it is about a cluster's jobs.")
     found = estimate(bound, study, store, workers)
     block = "x".join(map(str, found.block_shape)) or "1"
     rows = {
@@ -96,7 +118,7 @@ def describe(pipeline: str) -> int:
 @command
 @store_argument
 def status(store: Path) -> int:
-    """Say how far the sweep in STORE is; reads the store only."""
+    """Say how far the sweep in STORE is: from the store, and from SLURM where there is one."""
     found = read_status(store)
     points = ", ".join(f"{count} {state}" for state, count in found.points.items() if count)
     rows = {
@@ -109,6 +131,7 @@ def status(store: Path) -> int:
         rows["last commit"] = f"{age_text(found.last_commit)}, {found.rate:.3g} points/s"
     if driver := owner(Store(store_path(store))):
         rows["driver"] = driver.text
+    rows |= at_work_rows(Store(store_path(store)))
     for number, record in found.runs.items():
         rows[f"run {number}"] = f"{record['state']}, {record['engine']}"
     print_rows(rows)

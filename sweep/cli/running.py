@@ -1,5 +1,6 @@
 """The commands that compute: run, resume, extend."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +17,49 @@ from sweep.run import resume as resume_store
 from sweep.store import store_path
 from sweep.study import load_study
 
-_on = click.option(
-    "--on",
-    default="dask",
-    show_default=True,
-    metavar="ENGINE",
-    help="serial, processes, dask (a local cluster), or tls://host:port of a Dask scheduler.",
-)
+
+def on(default: str) -> Callable[[Command], Command]:
+    """Return the option for the engine."""
+    return click.option(
+        "--on",
+        default=default,
+        show_default=True,
+        metavar="ENGINE",
+        help="serial, processes, dask (a local cluster), mpi (under mpiexec), srun (inside a SLURM "
+        "job), or the tls://host:port of a Dask scheduler.",
+    )
+
+
 _tls_dir = click.option(
     "--tls-dir",
     type=click.Path(path_type=Path),
     help="Folder with ca.pem, cert.pem and key.pem of that scheduler.",
 )
 _dashboard = click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on loopback.")
-_timeout = click.option(
+timeout = click.option(
     "--timeout",
     type=float,
     metavar="SECONDS",
     help="How long a point may take; then it has failed  [default: far longer than the others].",
 )
-_retries = click.option(
+retries = click.option(
     "--retries",
     type=click.IntRange(min=0),
     default=0,
     help="How often a point that raises is tried again  [default: not at all].",
 )
-_fail_fast = click.option("--fail-fast", is_flag=True, help="Stop when a point has failed.")
+fail_fast = click.option("--fail-fast", is_flag=True, help="Stop when a point has failed.")
 _join = click.option(
     "--join", is_flag=True, help="Help the driver that the store has, if it has one."
 )
-_where = click.option("--pipeline", metavar="PIPELINE", help="Where the pipeline is by now.")
+where = click.option("--pipeline", metavar="PIPELINE", help="Where the pipeline is by now.")
 
 
 def _how_to_run(command: Command) -> Command:
     """Add the options that say where and how points are computed."""
     for option in (
-        *(_join, accept_changes, _fail_fast, _retries, _timeout),
-        *(_dashboard, _tls_dir, workers, _on),
+        *(_join, accept_changes, fail_fast, retries, timeout),
+        *(_dashboard, _tls_dir, workers, on("dask")),
     ):
         command = option(command)
     return command
@@ -73,7 +80,7 @@ def run(pipeline: str, store_and_values: tuple[str, ...], **how: Any) -> int:
 
 @command
 @store_argument
-@_where
+@where
 @click.option("--retry-failed", is_flag=True, help="Compute failed points again, too.")
 @_how_to_run
 def resume(store: Path, pipeline: str | None, **how: Any) -> int:
@@ -91,7 +98,7 @@ def resume(store: Path, pipeline: str | None, **how: Any) -> int:
     metavar="NEW",
     help="Make a new store, sorted, with the points of STORE copied.",
 )
-@_where
+@where
 @_how_to_run
 def extend(
     store: Path, values: tuple[str, ...], into: Path | None, pipeline: str | None, **how: Any

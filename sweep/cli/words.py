@@ -6,9 +6,9 @@ from sweep.cli.command import ALL_DONE, INCOMPLETE, INTERRUPTED, SOME_FAILED
 from sweep.definition import Pipeline
 from sweep.errors import counted, resume_command, short_path
 from sweep.progress import clock_text
-from sweep.running import Summary, lost_text
 from sweep.status import Status
 from sweep.status import status as read_status
+from sweep.summary import Summary, lost_text
 
 
 def finish(summary: Summary) -> int:
@@ -43,6 +43,26 @@ def finish(summary: Summary) -> int:
     if tally.left:
         click.echo(f"\n{lost_text(summary)}", err=True)
         return SOME_FAILED if summary.failed_fast else INCOMPLETE
+    return SOME_FAILED if tally.failed else ALL_DONE
+
+
+def finish_part(summary: Summary) -> int:
+    """Print what became of one process's part in a sweep and return the exit code."""
+    tally = summary.tally
+    if summary.run is not None:
+        click.echo(
+            f"{tally.computed} points computed, {tally.failed} failed, in "
+            f"{clock_text(summary.seconds)}; the workers ({summary.workers}) spent "
+            f"{clock_text(tally.compute_seconds)} in kernels, "
+            f"{clock_text(tally.write_seconds)} writing: efficiency {summary.efficiency:.0%}."
+        )
+    left = f"{tally.left} of {tally.points} points are left" if tally.left else "nothing is left"
+    click.echo(f"{short_path(summary.store)}: {left}.")
+    if summary.interrupted:
+        return INTERRUPTED
+    if tally.left and (summary.out_of_time or tally.lost_blocks):
+        click.echo(lost_text(summary), err=True)
+        return INCOMPLETE
     return SOME_FAILED if tally.failed else ALL_DONE
 
 

@@ -8,10 +8,10 @@ from sweep.errors import DefinitionError
 
 # Names that the dataset itself uses beside the outputs.
 RESERVED = frozenset({"status", "run", "point_seconds", "sample", "tasks", "events", "runs"})
-# Names that `sweep.run` takes beside the parameters.
+# Names that `sweep.run` and `sweep.submit` take beside the parameters.
 ARGUMENTS = frozenset(
     {"pipeline", "store", "on", "workers", "tls_dir", "dashboard", "timeout", "retries"}
-    | {"fail_fast", "retry_failed", "accept_changes", "join"}
+    | {"fail_fast", "retry_failed", "accept_changes", "join", "site", "via"}
 )
 
 

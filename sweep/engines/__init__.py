@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from sweep.errors import EngineError, did_you_mean
 
 Arguments = Mapping[str, Any]
+NAMES = ("serial", "processes", "dask", "mpi", "srun")
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,18 @@ def make_engine(
     Parameters
     ----------
     on
-        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), the ``tls://host:port`` of a
-        Dask scheduler that runs, or any `concurrent.futures.Executor` whose workers run one
-        call at a time.
+        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"mpi"`` (the ranks beside
+        this one), ``"srun"`` (a cluster in the SLURM job that this process is in), the
+        ``tls://host:port`` of a Dask scheduler that runs, or any `concurrent.futures.Executor`
+        whose workers run one call at a time.
     workers
-        Worker processes to start, or that the executor has.
+        Worker processes to start, or that the executor has. Each rank of MPI has one.
     threads
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     memory_bytes
-        What a worker of ours may take; one that takes more is ended. None: all there is.
+        What a worker of ours may take; one that takes more is ended. None: all there is. The
+        ranks of MPI share the memory of their own machine, and with srun each node knows for
+        itself.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -129,7 +133,9 @@ def make_engine(
 
         return ExecutorEngine(on, workers)
     if not isinstance(on, str):
-        raise EngineError(f"on={on!r} is no engine: 'serial', 'processes', 'dask', an executor.")
+        raise EngineError(
+            f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor."
+        )
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 
@@ -142,6 +148,14 @@ def make_engine(
         from sweep.engines.dask import LocalDaskEngine
 
         return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
+    if on == "mpi":
+        from sweep.engines.mpi.engine import MpiEngine
+
+        return MpiEngine(threads)
+    if on == "srun":
+        from sweep.engines.dask.allocation import AllocationEngine
+
+        return AllocationEngine(workers, threads)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 
@@ -157,6 +171,6 @@ def make_engine(
             "Start the scheduler with --protocol tls and join it with --on tls://... --tls-dir DIR."
         )
     raise EngineError(
-        f"There is no engine '{on}'. {did_you_mean(on, ('serial', 'processes', 'dask'))} "
+        f"There is no engine '{on}'. {did_you_mean(on, NAMES)} "
         "Or the tls://host:port of a Dask scheduler."
     )

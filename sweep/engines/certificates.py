@@ -12,7 +12,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,35 +25,62 @@ from cryptography.x509.oid import NameOID
 from sweep.errors import EngineError
 
 SPARE = timedelta(minutes=10)  # for what comes after the computing
+LONGEST_TO_WRITE = timedelta(days=1)  # a certificate, on a file system with a clock of its own
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
+def private_folder(parent: Path | None = None) -> Iterator[Path]:
     """Make a folder that only this user can enter, and remove it in the end.
 
-    It is ``HOST-PID-RANDOM`` in a folder of this user's in the temporary directory. Those of
-    dead processes are removed, too.
+    It is called ``HOST-PID-RANDOM``. Those of dead processes of this machine are removed, too,
+    and those of other machines whose certificate is good no more.
+
+    Parameters
+    ----------
+    parent
+        The folder to make it in, made if it is not there. None: one of this user's in the
+        temporary directory, which other machines do not see.
 
     Raises
     ------
     EngineError
         If the folder above it is not this user's alone.
     """
-    parent = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
-    parent.mkdir(mode=0o700, exist_ok=True)
+    remedy = "Remove it." if parent else "Remove it, or set TMPDIR to a folder of your own."
+    parent = parent or Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = parent.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise EngineError(
-            f"{parent} is not a folder of yours alone, so it is no place for keys. Remove it, or "
-            "set TMPDIR to a folder of your own."
+            f"{parent} is not a folder of yours alone, so it is no place for keys. {remedy}"
         )
     host = socket.gethostname()
     for old in parent.iterdir():
-        ours = re.fullmatch(rf"{re.escape(host)}-(\d+)-[^-]+", old.name)
-        if ours and not _is_running(int(ours[1])):
+        if _is_left_over(old, host):
             shutil.rmtree(old, ignore_errors=True)  # another run may be at the same
     with tempfile.TemporaryDirectory(prefix=f"{host}-{os.getpid()}-", dir=parent) as folder:
         yield Path(folder)
+
+
+def _is_left_over(folder: Path, host: str) -> bool:
+    """Tell whether the run is over that a private folder was made for."""
+    made_by = re.fullmatch(r"(.+)-(\d+)-[^-]+", folder.name)
+    if not made_by:
+        return False
+    if made_by[1] == host:
+        return not _is_running(int(made_by[2]))
+    with suppress(OSError):  # it goes just now
+        return datetime.now(UTC) > _last_moment(folder)
+    return False
+
+
+def _last_moment(folder: Path) -> datetime:
+    """Return until when a folder of another machine, whose processes we cannot see, is of use."""
+    file = folder / "cert.pem"
+    if file.exists():
+        with suppress(ValueError):  # half of it is written
+            return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+    return datetime.fromtimestamp(folder.stat().st_mtime, UTC) + LONGEST_TO_WRITE
 
 
 def _is_running(pid: int) -> bool:

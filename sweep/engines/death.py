@@ -6,6 +6,8 @@ from concurrent.futures import BrokenExecutor
 from sweep.engines import Cause
 
 DEADLINE = signal.SIGALRM  # what a worker has itself killed by where a point takes too long
+# What a person, a batch system, or a system without memory ends processes with:
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 TAIL_BYTES = 8000  # of what a worker printed last: numba's and others' modules take 3000
 MOST_LINES = 15
 
@@ -35,8 +37,8 @@ def death_of(pid: int, code: int, peak_bytes: int, printed: str, by: Cause | Non
         Why we killed it; None if we did not.
     """
     cause: Cause = by or ("timeout" if code == -DEADLINE else "died")
-    if code == -signal.SIGKILL and by is None:
-        cause = "unknown"  # the system for want of memory, or a person
+    if -code in FROM_OUTSIDE and by is None:
+        cause = "unknown"
     words = {
         "memory": "took more memory than its share and was ended",
         "timeout": "was ended at the deadline of a point",

@@ -23,14 +23,24 @@ _CGROUP = Path("/sys/fs/cgroup")
 def usable_memory() -> int:
     """Return the bytes of memory that this process and its workers may use together.
 
-    The machine's, or less if a control group (a batch job, a container) or ``ulimit -m`` says
-    so.
+    The machine's, or less if a control group (a batch job, a container), SLURM or ``ulimit -m``
+    says so.
     """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()]
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [*_group_limits(), *_job_limits()]
     soft, _ = resource.getrlimit(resource.RLIMIT_RSS)
     if soft != resource.RLIM_INFINITY:
         limits.append(soft)
     return min(limits)
+
+
+def _job_limits() -> list[int]:
+    """Return what the SLURM job around us has on this node, if SLURM says so; 0 is all there is."""
+    on_node, per_core, cores = (
+        int(os.environ.get(f"SLURM_{name}", "0"))
+        for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE")
+    )
+    return [limit * 2**20 for limit in (on_node, per_core * cores) if limit]
 
 
 def _group_limits() -> list[int]:

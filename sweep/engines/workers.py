@@ -36,6 +36,9 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
+# So begin the variables by which a launcher tells a rank of MPI who it is. A worker is none: a
+# model that imports mpi4py would take its supervisor's place, on a connection that it lacks.
+LAUNCHER = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA_", "HYDI_")
 MOST_STARTS = 3  # deaths in a row, each before a first word, until workers are given up
 GOODBYE_SECONDS = 1.0  # for what a worker does at its exit
 
@@ -79,7 +82,7 @@ class WorkerProcess:
         command = [sys.executable, "-P", "-X", "faulthandler", "-m", module]
         try:
             self._process = subprocess.Popen(
-                [*command, *map(str, theirs), json.dumps(_import_path())],
+                [*command, *map(str, theirs), json.dumps(import_path())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=self._printed,
@@ -198,7 +201,8 @@ class WorkerProcess:
 
 def worker_environment(threads: int) -> dict[str, str]:
     """Return the environment of a worker: this one's, its kernel threads, where this package is."""
-    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
+    environment = ours | dict.fromkeys(THREAD_VARIABLES, str(threads))
     folder = str(Path(__file__).parents[2])
     if folder not in (*site.getsitepackages(), site.getusersitepackages()):
         elsewhere = environment.get("PYTHONPATH")
@@ -206,7 +210,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     return environment
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """Return ``sys.path`` as another process can use it: in a notebook it begins with ''."""
     return [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - '' is this folder
 

@@ -49,7 +49,7 @@ from sweep.template import (
 
 FORMAT = 2  # docs/format.md
 PRIVATE = ".sweep"
-PRIVATE_FOLDERS = ("runs", "journal", "folds", "marks")
+PRIVATE_FOLDERS = ("runs", "journal", "folds", "marks", "claims", "claimants")
 SEED_RULE = (
     "numpy.random.SeedSequence(entropy, spawn_key=the four 32-bit words of the 128-bit blake2b of "
     "the canonical JSON of [stage, parameters], 2.0 as 2)"
@@ -118,7 +118,7 @@ class Store:
 
     @property
     def mark_folder(self) -> Path:
-        """The folder of the workers' marks (see ``marks.py``)."""
+        """The folder of the workers' marks, a folder a claimant (see ``marks.py``)."""
         return self.private / "marks"
 
     @property
@@ -194,6 +194,23 @@ class Store:
         """Yield the blocks that have a status chunk."""
         for path in (self.path / "status").glob("c*"):
             yield self.grid.block_named(path.name[2:])
+
+    def unsettled(self) -> list[str]:
+        """Return the names of the blocks that have a status and are left all the same."""
+        names = []
+        for block in self.begun():
+            status = self.read_status(block)
+            if status is None or not is_settled(status):
+                names.append(block.name)
+        return names
+
+    def numbers_with_status(self) -> np.ndarray:
+        """Return the numbers of the blocks that have a status chunk, whatever it says."""
+        names = [path.name[2:] for path in (self.path / "status").glob("c*")]
+        if not names or not self.grid.shape:
+            return np.zeros(len(names), np.int64)
+        index = np.array([name.split(".") for name in names]).astype(np.int64)
+        return np.asarray(np.ravel_multi_index(tuple(index.T), self.grid.blocks_shape))
 
     # --- what it remembers ---------------------------------------------------------------
 
@@ -286,6 +303,14 @@ class Store:
         """Return what is known of a run."""
         record: dict[str, Any] = json.loads(self._run_file(number).read_bytes())
         return record
+
+    def reopened(self, number: int) -> list[str]:
+        """Return the names of blocks that had a status and were left when a run began.
+
+        Points of theirs failed, or went stale, and are to be computed again.
+        """
+        found: list[str] = self.read_run(number).get("reopened", [])
+        return found
 
     def run_files(self) -> dict[int, Path]:
         """Return the files of the runs by their numbers, in order."""

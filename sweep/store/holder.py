@@ -8,17 +8,20 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 RENEW_SECONDS = 30.0
 HOLD_SECONDS = 300.0  # NFS may show a file as it was a minute ago; ten renewals may fail
 
-JobEnded = Callable[[str], bool]  # whether the batch job of this number is known to have ended
+# Whether a batch job of this user's, which ran at a time [s since 1970], is known to have ended
+JobEnded = Callable[[str, float], bool]
 
 
-def nobody_knows(job: str) -> bool:
+def nobody_knows(job: str, then: float) -> bool:
     """Tell that nothing is known of any batch job's end."""
     return False
 
@@ -29,8 +32,8 @@ class Holder:
 
     `start` is when the process began, in clock ticks since the machine did; None where the
     system does not tell. `machine` is as in `_machine`, `taken` in the file system's time.
-    `job` is the number of its SLURM job, "" if it is in none, and `restart` how often that was
-    requeued.
+    `uid` is the number of its user, `job` that of its SLURM job, "" if it is in none, and
+    `restart` how often that job was requeued.
     """
 
     host: str
@@ -39,6 +42,7 @@ class Holder:
     machine: str
     taken: float
     token: str
+    uid: int
     job: str = ""
     restart: int = 0
 
@@ -47,7 +51,7 @@ class Holder:
         """Return this process."""
         _, start = _life_of(os.getpid())
         where = (socket.gethostname(), os.getpid(), start, _machine())
-        return cls(*where, now, token, *_own_job())
+        return cls(*where, now, token, os.getuid(), *_own_job())
 
     @classmethod
     def read(cls, path: Path) -> "Holder | None":
@@ -104,9 +108,29 @@ def is_at_work(
             return known
     if holder and holder.job:
         job, restart = _own_job()
-        if (holder.job == job and holder.restart < restart) or has_ended(holder.job):
+        if holder.job == job and holder.restart < restart:
+            return False
+        if holder.uid == os.getuid() and has_ended(holder.job, holder.taken):
             return False
     return now is None or abs(now - renewed) < HOLD_SECONDS
+
+
+@contextmanager
+def renewing(renew: Callable[[], None]) -> Iterator[None]:
+    """Call `renew` again and again meanwhile, beside whatever else this process does."""
+    over = threading.Event()
+
+    def keep_on() -> None:
+        while not over.wait(RENEW_SECONDS):
+            renew()
+
+    thread = threading.Thread(target=keep_on, name="renewing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _own_job() -> tuple[str, int]:

@@ -11,7 +11,6 @@ import os
 import random
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from sweep.durable import create_file, encode_json, file_system_time
 from sweep.errors import StoreBusy, short_path
 from sweep.store import Store
-from sweep.store.holder import HOLD_SECONDS, RENEW_SECONDS, Holder, is_at_work
+from sweep.store.holder import HOLD_SECONDS, Holder, is_at_work, renewing
 
 MOST_TRIES = 100  # each fails only if somebody else came or went at that very moment
 PAUSE_SECONDS = 0.05  # between two tries, at most
@@ -58,14 +57,25 @@ class Lease:
         self._token = token
 
     @classmethod
-    def take(cls, store: Store) -> "Lease":
-        """Become the one driver of a store.
+    def take(cls, store: Store, patience: float = 0.0) -> "Lease":
+        """Become the one driver of a store, when it has none, within `patience` seconds.
 
         Raises
         ------
         StoreBusy
             If it has one: with host, pid and age of that, and what to do.
         """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return cls._take(store)
+            except StoreBusy:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(random.uniform(0.1, 0.5))
+
+    @classmethod
+    def _take(cls, store: Store) -> "Lease":
         for _ in range(MOST_TRIES):
             now = file_system_time(store.private)
             files = _lease_files(store.private)
@@ -124,19 +134,8 @@ class Lease:
     @contextmanager
     def kept_alive(self) -> Iterator[None]:
         """Renew the lease again and again meanwhile, beside whatever else this process does."""
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(RENEW_SECONDS):
-                self.renew()
-
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
+        with renewing(self.renew):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def release(self) -> None:
         """Let go of the store; if somebody else has taken it over, nothing happens."""

@@ -134,27 +134,28 @@ class Tables:
         """Add what has come since the last fold, and renew /runs."""
         self.store = Store(self.store.path)  # it may have grown since it was opened
         path, number = self.store.path, self._last_fold()
+        runs = self._runs()  # once: another process may end its run meanwhile
         state = self._read_state(number)
         records, offsets = self._new_records(state["offsets"])
         found = [event for record in records for event in _events_of(record)]
         events, kept = _within_room(found, state["events_kept"])
         _append(path / "tasks", TASKS, "task", state["tasks"], list(map(_task_row, records)))
         _append(path / "events", self._event_columns, "event", state["events"], events)
-        _append(path / "runs", RUNS, "run", 0, self._run_rows())
+        _append(path / "runs", RUNS, "run", 0, [_run_row(n, run) for n, run in runs.items()])
         state = {
             "tasks": state["tasks"] + len(records),
             "events": state["events"] + len(events),
             "events_kept": kept,
             "events_found": state["events_found"] + len(found),
             "offsets": offsets,
-            "runs": self._run_states(),
+            "runs": _states(runs),
         }
         self._publish(number + 1, state)
 
     def catch_up(self) -> None:
         """Fold if the last driver was killed before it had; else touch nothing."""
         state = self._read_state(self._last_fold())
-        if self._new_records(state["offsets"])[0] or self._run_states() != state["runs"]:
+        if self._new_records(state["offsets"])[0] or _states(self._runs()) != state["runs"]:
             self.fold()
 
     def _publish(self, number: int, state: dict[str, Any]) -> None:
@@ -213,11 +214,8 @@ class Tables:
         unsettled = (PENDING,) if may_be_stale else (PENDING, STALE)
         return status is not None and not np.isin(status, unsettled).any()
 
-    def _run_rows(self) -> list[dict[str, Any]]:
-        return [_run_row(number, self.store.read_run(number)) for number in self.store.run_files()]
-
-    def _run_states(self) -> list[str]:
-        return [self.store.read_run(number)["state"] for number in self.store.run_files()]
+    def _runs(self) -> dict[int, dict[str, Any]]:
+        return {number: self.store.read_run(number) for number in self.store.run_files()}
 
     def _attributes(self) -> dict[str, Any]:
         """Return the root's attributes with the history of the runs."""
@@ -229,6 +227,10 @@ class Tables:
             "date_modified": iso_time(time.time()),
             "history": "\n".join(lines),
         }
+
+
+def _states(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    return [run["state"] for run in runs.values()]
 
 
 def _event_columns(dims: Mapping[str, int]) -> dict[str, Column]:

@@ -31,9 +31,13 @@ WORKERS = 2
 THREADS = 3  # kernel threads of a worker
 DEADLINE_SECONDS = 60.0  # a machine may be busy with other things
 
-KINDS = ["serial", "executor", "processes", "dask", "remote dask"]
-WITH_PROCESSES = ["processes", "dask", "remote dask"]
-OF_OUR_OWN = ["processes", "dask"]
+IN_A_JOB = ["srun"] if "SLURM_JOB_ID" in os.environ else []  # see slurm/test_allocation.py
+KINDS = ["serial", "executor", "processes", "dask", "remote dask", *IN_A_JOB]
+WITH_PROCESSES = ["processes", "dask", "remote dask", *IN_A_JOB]
+OF_OUR_OWN = ["processes", "dask", *IN_A_JOB]
+CLOSED_EARLY = ["serial", "executor", *OF_OUR_OWN]
+if "ON_RANKS" in os.environ:  # of MPI, where on_ranks.py runs these tests: see test_mpi.py
+    KINDS = WITH_PROCESSES = OF_OUR_OWN = CLOSED_EARLY = ["mpi"]
 
 
 # --- engines, and waiting for them ---------------------------------------------------------
@@ -286,7 +290,7 @@ class TestEngineContract:
         assert engine.kill(ticket) is False
 
 
-@pytest.mark.parametrize("kind", ["serial", "executor", "processes", "dask"])
+@pytest.mark.parametrize("kind", CLOSED_EARLY)
 def test_an_engine_may_be_closed_twice_and_before_its_calls_have_ended(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -298,7 +302,7 @@ def test_an_engine_may_be_closed_twice_and_before_its_calls_have_ended(
         engine.close()
 
 
-@pytest.mark.parametrize("kind", ["serial", "processes", "dask"])
+@pytest.mark.parametrize("kind", ["serial", *OF_OUR_OWN])
 def test_an_engine_that_was_never_started_can_be_closed(kind: str) -> None:
     make_engine(kind).close()
 
@@ -469,9 +473,11 @@ sys.stdin.read()
         driver = subprocess.Popen(script, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         with driver:
             until(lambda: (tmp_path / "1").exists() and (tmp_path / "2").exists())
-            left = [one.pid for one in psutil.Process(driver.pid).children(recursive=True)]
-            assert int((tmp_path / "1").read_text()) in left
-            assert int((tmp_path / "2").read_text()) in left
+            left = {one.pid for one in psutil.Process(driver.pid).children(recursive=True)}
+            told = {int((tmp_path / note).read_text()) for note in "12"}
+            if kind == "srun":  # whose workers are children of SLURM's
+                left |= told | {psutil.Process(pid).ppid() for pid in told}
+            assert told < left
 
             if end == "killed":
                 driver.kill()
@@ -482,7 +488,10 @@ sys.stdin.read()
         self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "sitecustomize.py").write_text(
-            "import os\nos.write(2, b'no room today')\nos._exit(7)\n"
+            "import os, sys\n"
+            "if {'sweep.engines.dask', 'sweep.engines.processes'} & set(sys.orig_argv):\n"
+            "    os.write(2, b'no room today')\n"
+            "    os._exit(7)\n"
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
@@ -579,6 +588,20 @@ def test_the_keys_of_a_local_cluster_are_private_and_go_with_it() -> None:
         assert {one.stat().st_mode & 0o777 for one in (folder, parent)} == {0o700}
 
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["dask", *IN_A_JOB])
+def test_nothing_is_imported_from_a_folder_that_others_can_write_to(kind: str) -> None:
+    before = set(sys.path)
+
+    with started(make_engine(kind, workers=1)):
+        new = [Path(entry) for entry in sys.path if entry not in before]
+
+        assert new
+        for folder in new:
+            private = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
+            assert private in folder.parents
+            assert private.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_dashboard_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

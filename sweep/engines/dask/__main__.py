@@ -1,6 +1,7 @@
-"""A worker of the local cluster: ``python -m sweep.engines.dask``.
+"""A worker of a cluster of our own: ``python -m sweep.engines.dask``.
 
-No nanny watches it: the driver does, and the worker ends with the driver.
+No nanny watches it: who started it does (the driver; in an allocation, a supervisor), and the
+worker ends with that.
 """
 
 import asyncio
@@ -17,18 +18,17 @@ from sweep.engines.workers import Driver
 
 
 async def be_worker(driver: Driver) -> None:
-    """Be a worker of the local cluster, until the driver lets go of us or the scheduler is gone."""
+    """Be a worker, until the driver lets go of us or the scheduler is gone."""
     loop = asyncio.get_running_loop()
     greeting = json.loads(driver.requests.readline())
-    folder = Path(greeting["folder"])
     async with Worker(
         greeting["scheduler"],
-        security=read_security(folder),
+        security=read_security(Path(greeting["keys"])),
         extensions={},
-        host=LOOPBACK,
+        host=greeting["host"],
         nthreads=1,
         memory_limit=0,
-        local_directory=str(folder),
+        local_directory=greeting["scratch"],
         dashboard=False,
         dashboard_address=f"{LOOPBACK}:0",
     ) as worker:

@@ -5,8 +5,10 @@ import importlib.util
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from distributed import Client, Scheduler
+import dask.config
+from distributed import Client, Scheduler, Security
 
 from sweep.engines.certificates import private_folder, write_certificates
 from sweep.engines.dask.engine import DaskEngine
@@ -17,6 +19,30 @@ from sweep.errors import EngineError
 
 LOCAL_SECONDS = 30 * 24 * 3600.0  # that the certificates are good for
 PATIENCE_SECONDS = 60.0  # without any worker
+
+
+@asynccontextmanager
+async def scheduler_at(
+    host: str, security: Security, scratch: Path, *, with_http: bool = False
+) -> AsyncIterator[Scheduler]:
+    """Run a scheduler in this process, on the interface that has the address `host` alone.
+
+    It makes itself a folder and has Python import from there: in `scratch`, which is private, and
+    not in a folder of the temporary directory that may be anybody's.
+    """
+    with dask.config.set({"temporary-directory": str(scratch)}):
+        scheduler = Scheduler(
+            host=host,
+            protocol="tls",
+            security=security,
+            extensions={},  # no stealing, and no spans, which remember every call for ever
+            dashboard=with_http,
+            dashboard_address=f"{LOOPBACK}:0",
+        )
+    async with scheduler:
+        if not with_http:
+            scheduler.http_server.stop()
+        yield scheduler
 
 
 class LocalDaskEngine(DaskEngine):
@@ -59,19 +85,19 @@ class LocalDaskEngine(DaskEngine):
         write_certificates(folder, LOCAL_SECONDS)
         self._resources.enter_context(settings(with_http=self._has_dashboard))
         security = read_security(folder)
-        async with Scheduler(
-            host=LOOPBACK,
-            protocol="tls",
-            security=security,
-            extensions={},  # no stealing, and no spans, which remember every call for ever
-            dashboard=self._has_dashboard,
-            dashboard_address=f"{LOOPBACK}:0",
+        async with scheduler_at(
+            LOOPBACK, security, folder, with_http=self._has_dashboard
         ) as scheduler:
             if self._has_dashboard:
                 self.dashboard_link = f"http://{LOOPBACK}:{scheduler.http_server.port}/status"
-            else:
-                scheduler.http_server.stop()
-            self._greeting = json.dumps({"scheduler": scheduler.address, "folder": str(folder)})
+            self._greeting = json.dumps(
+                {
+                    "scheduler": scheduler.address,
+                    "keys": str(folder),
+                    "host": LOOPBACK,
+                    "scratch": str(folder),
+                }
+            )
             self._client = Client(
                 scheduler.address, security=security, asynchronous=True, set_as_default=False
             )

@@ -1,0 +1,345 @@
+"""Submission: plan, make the store, write the scripts, hand them to SLURM; and the same again.
+
+State lives in the store alone. A submission is a run of the store, whose record says under
+"submission" what is needed to submit what is left once more, and under "jobs" what SLURM was given.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slurm import keys
+from slurm.job import ARRAY, ByHand, Job, shape_job
+from slurm.queue import Job as Queued
+from slurm.queue import ask, has_ended, jobs
+from slurm.script import Submission, batch_script, finalizer_script, job_name
+from slurm.site import Site
+from sweep.definition import Pipeline
+from sweep.durable import make_folders, replace_file
+from sweep.errors import EngineError, SubmitError, SweepError, counted, short_path, writing
+from sweep.forecast import Timing
+from sweep.options import Options
+from sweep.plan import Grid
+from sweep.progress import Reporter
+from sweep.provenance import gather
+from sweep.run import create_with, grid_for, make_ready, timed
+from sweep.running import new_record, note_the_killed
+from sweep.store import Store, exists, new_sweep_id
+from sweep.store.lease import Lease
+from sweep.study import Study
+
+FINISH = "-finish"  # what the names of finalizers end with
+ROUNDS = 3  # that what is missing is submitted again
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants of a submission.
+
+    Parameters
+    ----------
+    via
+        "array", "dask" or "mpi".
+    by_hand
+        What is not to be chosen for them.
+    add
+        Submit although jobs of this store are queued or running.
+    retry_failed, accept_changes
+        See `sweep.run`.
+    """
+
+    via: str = ARRAY
+    by_hand: ByHand = field(default_factory=ByHand)
+    add: bool = False
+    retry_failed: bool = False
+    accept_changes: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A submission that is thought through: the shape of its jobs and the texts of its scripts."""
+
+    job: Job
+    site: Site
+    submission: Submission
+    grid: Grid
+    blocks_left: int
+
+    def check(self) -> None:
+        """Refuse what SLURM cannot take.
+
+        Raises
+        ------
+        SubmitError
+            With what it is.
+        """
+        assert self.script
+        assert self.finalizer
+
+    @property
+    def script(self) -> str:
+        """The batch script."""
+        return batch_script(self.job, self.site, self.submission)
+
+    @property
+    def finalizer(self) -> str:
+        """The script of what looks after the jobs."""
+        named = replace(self.submission, name=self.submission.name + FINISH)
+        return finalizer_script(self.site, named)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted: to which store, under which numbers (finalizers are the last two)."""
+
+    store: Store
+    jobs: list[str]
+    draft: Draft
+
+
+def set_by_hand(
+    time: str | None, memory: str | None, elements: int | None, workers: int | None
+) -> ByHand:
+    """Return what a person set, in SLURM's words.
+
+    Raises
+    ------
+    SubmitError
+        If it is no time or no memory.
+    """
+    try:
+        minutes = keys.minutes(time) if time else None
+    except ValueError as error:
+        raise SubmitError(f"--time {time!r} {error}") from None
+    try:
+        megabytes = keys.megabytes(memory) if memory else None
+    except ValueError as error:
+        raise SubmitError(f"--memory {memory!r} {error}") from None
+    return ByHand(minutes, megabytes, elements, workers)
+
+
+def timed_if_possible(pipeline: Pipeline, study: Study, reporter: Reporter) -> Timing | None:
+    """Time a few points; None, with a word why, where this machine lacks the GPUs they need."""
+    try:
+        return timed(pipeline, study)
+    except SweepError as error:
+        if not pipeline.needs.gpus:
+            raise
+        reporter.say(f"No point was timed here, so the pipeline's own needs count: {error}")
+        return None
+
+
+def draft(
+    pipeline: Pipeline, study: Study, path: Path, site: Site, wish: Wish, timing: Timing | None
+) -> Draft:
+    """Return what would be submitted; nothing is written.
+
+    `timing` is of a few points; None where none could be timed.
+
+    Raises
+    ------
+    SubmitError
+        If the sweep does not fit the site, or nothing is left.
+    """
+    known = timing if timing and not timing.at_least else None
+    mean, slowest = (known.mean, known.slowest) if known else (None, None)
+
+    def shaped(points: int, blocks: int) -> Job:
+        return shape_job(
+            points, blocks, mean, slowest, pipeline.needs, site, wish.via, wish.by_hand
+        )
+
+    if exists(path):
+        store = Store(path)
+        store.check_same(pipeline)
+        todo = store.plan()
+        grid, blocks, points = store.grid, todo.blocks_left, todo.points_left
+        if wish.retry_failed and not blocks:
+            points = blocks = store.count_points()["failed"]
+        sweep_id = store.header.sweep_id
+    else:
+        points = Grid(tuple(pipeline.dims.values()), (1,) * len(pipeline.dims)).points
+        rough = shaped(points, points)
+        grid = grid_for(pipeline, path, known, rough.workers * rough.elements)
+        blocks, sweep_id = grid.blocks, new_sweep_id()
+    run = 1 + max(Store(path).run_files(), default=0) if exists(path) else 1
+    submission = Submission(
+        path.absolute(),
+        sys.executable,
+        run,
+        job_name(path, sweep_id),
+        folder_of(path) / "logs",
+        Path.cwd(),
+    )
+    return Draft(shaped(points, blocks), site, submission, grid, blocks)
+
+
+def folder_of(store: Path) -> Path:
+    """Return the folder beside a store that its scripts and logs lie in."""
+    path = store.absolute()
+    return path.with_name(f"{path.name}.jobs")
+
+
+def submit(
+    pipeline: Pipeline, study: Study, path: Path, site: Site, wish: Wish, reporter: Reporter
+) -> Submitted | None:
+    """Have SLURM compute what is missing of a sweep, in the store at `path`, made if need be.
+
+    Returns
+    -------
+    What was submitted; None if nothing is left.
+
+    Raises
+    ------
+    SubmitError
+        If jobs of this store are queued or running, the sweep does not fit the site, or SLURM
+        refuses; nothing is left behind then.
+    StoreMismatch, StoreBusy, DiskError
+        As for `sweep.run`.
+    """
+    pipeline.check_complete()
+    store = Store(path) if exists(path) else None
+    if store:
+        store.check_same(pipeline)
+        if not wish.add:
+            refuse_while_queued(store)
+        if not store.plan().blocks_left and not (
+            wish.retry_failed and store.count_points()["failed"]
+        ):
+            return None
+    timing = timed_if_possible(pipeline, study, reporter)
+    planned = draft(pipeline, study, path, site, wish, timing)
+    planned.check()
+    with writing(path):
+        if store is None:
+            store = create_with(pipeline, study, path, planned.grid)
+        with Lease.take(store):
+            note_the_killed(store, has_ended(store.path))
+            options = Options(
+                "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
+            )
+            make_ready(store, pipeline, study, options, reporter)
+            planned = draft(pipeline, study, path, site, wish, timing)
+            return Submitted(store, _hand_in(store, study, planned), planned)
+
+
+def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
+    """Begin a run, write its scripts, and give them to SLURM."""
+    job = planned.job
+    shown = f"{counted(job.elements, 'element')} of " if job.via == ARRAY else ""
+    engine = f"SLURM {job.via}, {shown}{counted(job.workers, 'worker')}"
+    record = new_record(study.source, engine, "queued")
+    record |= gather(study.file, sys.argv) | {"jobs": [], "reopened": store.unsettled()}
+    number = store.begin_run(record)
+    submission = replace(planned.submission, run=number, name=names_of(store)[0])
+    planned = replace(planned, submission=submission)
+    folder = folder_of(store.path)
+    make_folders(folder / "logs")
+    script = folder / f"run-{number:04d}-{job.via}.sh"
+    finalizer = folder / f"run-{number:04d}-finish.sh"
+    replace_file(script, planned.script.encode(errors="surrogateescape"))
+    replace_file(finalizer, planned.finalizer.encode(errors="surrogateescape"))
+    record["submission"] = {
+        "via": job.via,
+        "script": script.name,
+        "finalizer": finalizer.name,
+        "elements": job.elements,
+        "max_array_size": job.max_array_size,
+        "max_running": job.max_running,
+    }
+    store.update_run(number, record)
+    try:
+        return submit_run(store, number, record, job.elements, ROUNDS)
+    except EngineError as error:
+        if not store.read_run(number)["jobs"]:
+            for file in (script, finalizer, store.run_files()[number]):
+                file.unlink(missing_ok=True)
+        raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
+
+
+def submit_run(
+    store: Store, number: int, record: dict[str, Any], elements: int, rounds: int
+) -> list[str]:
+    """Give the scripts of a run to SLURM, for so many elements; return the jobs' numbers.
+
+    Raises
+    ------
+    EngineError
+        If SLURM refuses.
+    """
+    told = record["submission"]
+    folder = folder_of(store.path)
+    script = str(folder / told["script"])
+    found: list[str] = []
+
+    def remember(job: str) -> None:
+        found.append(job)
+        record["jobs"] = [*record["jobs"], job]
+        store.update_run(number, record)
+
+    if told["via"] == ARRAY:
+        size = min(told["max_array_size"], elements)
+        running = told["max_running"] and max(1, told["max_running"] * size // elements)
+        throttle = f"%{running}" if running else ""
+        for first in range(0, elements, size):
+            count = min(size, elements - first)
+            array = f"--array=0-{count - 1}{throttle}"
+            remember(sbatch(array, script, str(first), str(elements)))
+    else:
+        remember(sbatch(script))
+    finalizer = [str(folder / told["finalizer"]), str(rounds)]
+    remember(sbatch(f"--dependency=afterany:{':'.join(found)}", *finalizer))
+    # If that one is killed, this one takes its place; else SLURM forgets it.
+    forget = "--kill-on-invalid-dep=yes"
+    remember(sbatch(f"--dependency=afternotok:{found[-1]}", forget, *finalizer))
+    return found
+
+
+def sbatch(*arguments: str) -> str:
+    """Submit a job and return its number."""
+    said = ask("sbatch", "--parsable", *arguments)
+    numbers = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)  # sites wrap it in words of theirs
+    if not numbers:
+        raise EngineError(f"sbatch gave no job number, but: {said.strip()!r}")
+    return str(numbers[-1])
+
+
+def names_of(store: Store) -> tuple[str, str]:
+    """Return the names of the jobs of a store, and of their finalizers."""
+    name = job_name(store.path, store.header.sweep_id)
+    return name, name + FINISH
+
+
+def jobs_of(store: Store) -> list[Queued]:
+    """Return the jobs of a store that are queued or run, finalizers first."""
+    names = names_of(store)
+    return sorted(jobs(f"--name={','.join(names)}"), key=lambda job: job.name != names[1])
+
+
+def refuse_while_queued(store: Store) -> None:
+    """Refuse to submit again what is submitted.
+
+    Raises
+    ------
+    SubmitError
+        With the jobs there are, and what to do.
+    """
+    found = jobs_of(store)
+    if found:
+        shown = ", ".join(f"{job.shown} {job.state.lower()}" for job in found[:3])
+        raise SubmitError(
+            f"{counted(len(found), 'job')} of {short_path(store.path)} are in the queue: {shown}"
+            f"{', ...' if len(found) > 3 else ''}. To add to them: --add; to end them: "
+            f"sweep cancel {short_path(store.path)}"
+        )
+
+
+def _possible(site: Site) -> str:
+    """Say what SLURM has, after it refused something."""
+    try:
+        partitions = ask("sinfo", "--noheader", "--format=%R").split()
+    except EngineError:
+        return f"See {site.file}."
+    return f"The partitions here are {', '.join(sorted(set(partitions)))}; see {site.file}."

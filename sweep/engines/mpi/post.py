@@ -1,0 +1,60 @@
+"""Messages between the ranks: JSON as bytes, nothing pickled, in order from each to each."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+Message = list[Any]  # a word that says what it is, and what belongs to it
+
+
+class Post:
+    """What a rank sends to others and gets from them; one thread uses it.
+
+    The first one starts MPI.
+
+    Raises
+    ------
+    ImportError, RuntimeError
+        If there is no MPI.
+    """
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._world = MPI.COMM_WORLD
+        self._sending: list[Any] = []  # requests; each holds its bytes until they are gone
+        self.rank: int = self._world.rank
+        self.size: int = self._world.size
+        self.library = str(MPI.Get_library_version()).splitlines()[0].rstrip("\0 ")
+
+    def ranks_here(self) -> int:
+        """Return how many ranks this machine has; all ranks ask together."""
+        return int(self._world.Split_type(self._mpi.COMM_TYPE_SHARED).size)
+
+    def send(self, rank: int, *message: Any) -> None:
+        """Send a message and go on at once: two that write to each other do not wait."""
+        raw = json.dumps(message).encode()
+        self._sending = [one for one in self._sending if not one.Test()]
+        self._sending.append(self._world.Isend([raw, self._mpi.BYTE], rank))
+
+    def receive(self) -> Iterator[tuple[int, Message]]:
+        """Yield what has come, and from which rank, without waiting for more."""
+        status = self._mpi.Status()
+        while self._is_there(status):
+            raw = bytearray(status.Get_count(self._mpi.BYTE))
+            source = status.Get_source()
+            self._world.Recv([raw, self._mpi.BYTE], source)  # the first of those, as probed
+            yield source, json.loads(raw)
+
+    def _is_there(self, status: Any) -> bool:
+        """Look for a message, twice: mpich takes it in at one look and tells of it at the next."""
+        return any(self._world.Iprobe(status=status) for _ in range(2))
+
+    def flush(self) -> None:
+        """Wait until all that was sent is gone."""
+        self._mpi.Request.Waitall(self._sending)
+
+    def abort(self) -> None:
+        """End all ranks at once: one that leaves in silence leaves the others waiting for ever."""
+        self._world.Abort(1)
