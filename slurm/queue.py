@@ -67,8 +67,8 @@ def queue_text(found: Sequence[Job]) -> str:
     return ", ".join(texts) + (f" (waiting for: {why})" if why else "")
 
 
-def ask(*command: str) -> str:
-    """Run a command of SLURM and return what it prints.
+def ask(*command: str, script: str = "") -> str:
+    """Run a command of SLURM, that reads `script`, and return what it prints.
 
     Raises
     ------
@@ -84,8 +84,10 @@ def ask(*command: str) -> str:
     try:
         done = subprocess.run(
             command,
+            input=script,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=ASK_SECONDS,
             check=False,
             env=environment,
@@ -95,8 +97,8 @@ def ask(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise EngineError(f"SLURM has not answered {command[0]} in {ASK_SECONDS:.0f} s.") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise EngineError(f"{command[0]} refused: {said or f'exit code {done.returncode}'}")
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise EngineError(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
     return done.stdout
 
 

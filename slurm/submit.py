@@ -5,6 +5,7 @@ State lives in the store alone. A submission is a run of the store, whose record
 """
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,17 +67,6 @@ class Draft:
     submission: Submission
     grid: Grid
     blocks_left: int
-
-    def check(self) -> None:
-        """Refuse what SLURM cannot take.
-
-        Raises
-        ------
-        SubmitError
-            With what it is.
-        """
-        assert self.script
-        assert self.finalizer
 
     @property
     def script(self) -> str:
@@ -211,7 +201,7 @@ def submit(
             return None
     timing = timed_if_possible(pipeline, study, reporter)
     planned = draft(pipeline, study, path, site, wish, timing)
-    planned.check()
+    _check(planned)
     with writing(path):
         if store is None:
             store = create_with(pipeline, study, path, planned.grid)
@@ -223,6 +213,16 @@ def submit(
             make_ready(store, pipeline, study, options, reporter)
             planned = draft(pipeline, study, path, site, wish, timing)
             return Submitted(store, _hand_in(store, study, planned), planned)
+
+
+def _check(planned: Draft) -> None:
+    """Have SLURM say whether it would take the jobs, before anything is made."""
+    array = [f"--array=0-{planned.job.arrays[0][1] - 1}"] if planned.job.via == ARRAY else []
+    try:
+        ask("sbatch", "--test-only", *array, script=planned.script)
+        ask("sbatch", "--test-only", script=planned.finalizer)
+    except EngineError as error:
+        raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
 
 
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
@@ -332,7 +332,7 @@ def refuse_while_queued(store: Store) -> None:
         raise SubmitError(
             f"{counted(len(found), 'job')} of {short_path(store.path)} are in the queue: {shown}"
             f"{', ...' if len(found) > 3 else ''}. To add to them: --add; to end them: "
-            f"sweep cancel {short_path(store.path)}"
+            f"sweep cancel {shlex.quote(short_path(store.path))}"
         )
 
 
