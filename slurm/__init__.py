@@ -1,1 +1,1 @@
-"""The batch-job side: sites, scripts, submission, and a throw-away SLURM to try them on."""
+"""Batch jobs: what a cluster user needs around a sweep. It imports sweep, which never needs it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slurm.keys import minutes
-from slurm.site import Site
+from slurm.site import SITES, Site
 from sweep.errors import SiteError, short_path
 
 PATIENCE_SECONDS = 60.0
@@ -30,7 +30,7 @@ def ask(command: Sequence[str]) -> str:
     except FileNotFoundError:
         raise SiteError(
             f"There is no SLURM on this machine: '{command[0]}' is not found. Ask from a login "
-            "node of the cluster, or copy slurm/sites/generic.toml and fill it in."
+            f"node of the cluster, or copy {short_path(SITES / 'generic.toml')} and fill it in."
         ) from None
     except subprocess.TimeoutExpired:
         raise SiteError(
@@ -90,8 +90,8 @@ def discover(run: Run = ask) -> str:
     lines = [
         f"# The cluster {config.get('ClusterName', '?')}, SLURM {config.get('SLURM_VERSION', '?')},"
         " as it says of itself.",
-        "# Keys that are not here stand in slurm/sites/generic.toml. SLURM tells no account,",
-        "# the modules, the price, and the limits of your qos.",
+        "# Further keys stand in slurm/sites/generic.toml. SLURM does not tell the account, the",
+        "# modules, the price, and the limits of your qos.",
         "",
         *_partition_lines(name, others, partitions[name]),
         *_node_lines(name, nodes),

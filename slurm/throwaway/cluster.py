@@ -224,7 +224,7 @@ class Throwaway:
     def _begin(self, shape: Shape) -> None:
         user, host, address = who_and_where()
         run = self.folder / "run"
-        with free_ports(address, 1 + shape.nodes) as ports:
+        with free_ports(1 + shape.nodes) as ports:
             self.conf.write_text(configuration(self.folder, shape, user, host, address, ports))
             (self.folder / "env.sh").write_text(environment_script(self.conf))
             for path in (run, self.logs, self.folder / "state"):
@@ -268,7 +268,10 @@ class Throwaway:
                 stderr=subprocess.STDOUT,
             )
         if done.returncode:
-            raise CannotStart(f"{name} did not start: {last_words(words)}")
+            hint = " All must be able to go to the folder: take /tmp/slurm, say."
+            raise CannotStart(
+                f"{name} did not start: {last_words(words)}{hint if name == 'munged' else ''}"
+            )
 
     def _cancel_jobs(self) -> None:
         """Let SLURM end the jobs while it can, so that none is begun again."""

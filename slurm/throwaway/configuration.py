@@ -60,8 +60,7 @@ def configuration(
         "ClusterName": "throwaway",
         "SlurmctldHost": f"{host}({address})",
         "SlurmctldPort": ports[0],
-        # The daemons listen at the address of the machine's name, and not on all interfaces.
-        "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
+        "CommunicationParameters": listening(address),
         "SlurmUser": user,
         "SlurmdUser": user,
         "AuthType": "auth/munge",
@@ -113,6 +112,17 @@ def configuration(
     ]
     lines += ["PartitionName=main Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE State=UP"]
     return "\n".join(lines) + "\n"
+
+
+def listening(address: str) -> str:
+    """Return how the daemons are told to listen at the address of the machine's name alone.
+
+    Where that is a loopback address other than 127.0.0.1, as on Debian, only the controller can:
+    nodes answer srun where its question came from, which is 127.0.0.1, and it would not be there.
+    Nodes and srun then listen on all interfaces; the key of munge keeps strangers out.
+    """
+    nodes_too = address == "127.0.0.1" or not address.startswith("127.")
+    return "NoCtldInAddrAny,NoInAddrAny" if nodes_too else "NoCtldInAddrAny"
 
 
 def environment_script(conf: Path) -> str:

@@ -53,7 +53,7 @@ def who_and_where() -> tuple[str, str, str]:
 
 
 @contextmanager
-def free_ports(address: str, count: int) -> Iterator[list[int]]:
+def free_ports(count: int) -> Iterator[list[int]]:
     """Find ports that nobody has, and keep others from them until the daemons have them.
 
     Raises
@@ -67,7 +67,7 @@ def free_ports(address: str, count: int) -> Iterator[list[int]]:
             one = socket.socket()
             held.append(one)
             try:
-                one.bind((address, port))
+                one.bind(("", port))  # to keep it only: nobody listens
             except OSError:
                 held.pop().close()
                 continue
@@ -76,7 +76,7 @@ def free_ports(address: str, count: int) -> Iterator[list[int]]:
             if len(held) == count:
                 break
         else:
-            raise CannotStart(f"There are no {count} free ports at {address}.")
+            raise CannotStart(f"There are no {count} free ports.")
         yield [one.getsockname()[1] for one in held]
     finally:
         for one in held:

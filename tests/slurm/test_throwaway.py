@@ -3,6 +3,7 @@ nothing that is not its own."""
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -115,13 +116,17 @@ def test_two_clusters_run_at_once_and_a_stop_leaves_no_process_of_its_own(
     assert processes_of(other) == []
 
 
-def test_daemons_listen_at_one_address_only(cluster: Throwaway) -> None:
-    ports = re.findall(r"Port=(\d+)", cluster.conf.read_text())
+def test_daemons_listen_at_the_address_of_this_machine_alone(cluster: Throwaway) -> None:
+    text = cluster.conf.read_text()
+    (address,) = re.findall(r"SlurmctldHost=.*\((.*)\)", text)
+    controller, *nodes = (f"{int(port):04X}" for port in re.findall(r"Port=(\d+)", text))
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = dict(reversed(words[1].split(":")) for words in sockets if words[3] == "0A")
 
-    assert len(ports) == 3
-    assert all(listening[f"{int(port):04X}"] != "00000000" for port in ports)
+    own = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}"
+    assert listening[controller] == own
+    where = own if address == "127.0.0.1" or not address.startswith("127.") else "00000000"
+    assert [listening[node] for node in nodes] == [where] * 2
 
 
 def test_a_shell_with_the_settings_of_an_outer_job_is_a_client_of_this_one(tmp_path: Path) -> None:
