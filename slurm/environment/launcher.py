@@ -58,7 +58,8 @@ def _srun_problem(launcher: Sequence[str], library: str, environment: Mapping[st
     done = _run([launcher[0], "--mpi=list"], environment)
     listed = done.stdout + done.stderr  # one or the other, as the version has it
     if done.returncode != 0:
-        return f"srun --mpi=list fails: {listed.strip() or done.returncode}"
+        words = listed.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return f"srun --mpi=list fails: {words[0]}"
     kinds = re.findall(r"^(?:srun:)?\s*(\w+)$", listed, re.M) + re.findall(r"\bpmix_v\d+", listed)
     try:
         kind = _kind(launcher) or environment.get("SLURM_MPI_TYPE") or _default_kind()

@@ -59,8 +59,7 @@ def check_slurm(site: Site, needs_gpus: bool, via: str) -> list[Check]:
     try:
         listed = ask("sinfo", "--all", "--noheader", "--format=%P|%a|%l|%G")
     except (EngineError, OSError) as error:
-        said = str(error).splitlines()[-1].rstrip(".")  # before it stands how it was tried
-        text = f"it does not answer: {said}. The partition was not looked at"
+        text = f"it does not answer: {str(error).rstrip('.')}. The partition was not looked at"
         return [Check("SLURM", False, text)]
     known = _partitions(listed)
     found = [Check("SLURM", True, "it answers"), _check_partition(site, known)]

@@ -76,15 +76,15 @@ def test_a_machine_without_slurm_is_told_and_the_rest_is_looked_at(
 
 
 def test_a_row_is_one_line(programs: Callable[..., Path], tmp_path: Path) -> None:
-    programs(sbatch="", squeue="", sinfo="printf 'error: no\\nerror: connection\\n' >&2; exit 1")
+    programs(sbatch="", squeue="", sinfo="echo 'sinfo: error: no' >&2; exit 1")
 
-    site = Site(scratch="/scratch/$USER", setup=("exit 1",))
+    site = Site(file="two\nlines.toml", scratch="/scratch/$USER", setup=("exit 1",))
     found = checks(site, tmp_path / "a.zarr", False, DASK)
     rows = checks_text(found)
 
     assert len(rows) == len(found)
     assert not any("\n" in row for row in rows.values())
-    assert rows["SLURM"].startswith("NOT OK: it does not answer: error: connection. The part")
+    assert rows["SLURM"].startswith("NOT OK: it does not answer: sinfo refused: no. The part")
     assert rows["scratch"].startswith("ok: /scratch/$USER of each node")
     assert "home" in rows
 
