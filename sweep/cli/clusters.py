@@ -194,7 +194,6 @@ def plan_for(
 ) -> int:
     """Print what a sweep would be as jobs of a cluster, and whether the cluster is fit for it."""
     from slurm.environment import checks, checks_text
-
     from slurm.site import load_site
     from slurm.submit import Wish, draft, set_by_hand, timed_if_possible
 
