@@ -36,7 +36,7 @@ def test_the_worked_example_leads_from_login_to_a_dataset(
     text = (ROOT / "slurm" / "README.md").read_text()
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
     (tmp_path / "slurm" / "sites").mkdir(parents=True)
-    small = "nx=12 steps=40 t_top=100,200 diffusivity=33.9e-6"
+    small = "nx=20 steps=300 t_top=100,200 diffusivity=33.9e-6"
     lines = [
         line.replace("--site", f"{small} --site") for line in sweep_lines(BLOCK.search(text)[1])
     ]
