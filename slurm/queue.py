@@ -21,7 +21,8 @@ from sweep.store.holder import JobEnded
 POLL_SECONDS = 60.0
 AT_WORK = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}  # states of jobs
 ASK_SECONDS = 30.0  # that a busy controller may take to answer
-FORMAT = "%A|%i|%j|%T|%r|%N"
+POLL_ASK_SECONDS = 8.0  # the same while work waits, and perhaps the end of a job comes near
+FORMAT = "%A|%i|%T|%r|%N|%j"  # a name may hold a bar
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Job:
 
     number: str
     shown: str
-    name: str
     state: str
     reason: str
     nodes: str
+    name: str
 
 
 def has_slurm() -> bool:
@@ -45,7 +46,7 @@ def has_slurm() -> bool:
     return shutil.which("squeue") is not None
 
 
-def jobs(*arguments: str) -> list[Job]:
+def jobs(*arguments: str, seconds: float = ASK_SECONDS) -> list[Job]:
     """Return the jobs that squeue lists with these arguments, an array's elements one by one.
 
     Raises
@@ -53,7 +54,8 @@ def jobs(*arguments: str) -> list[Job]:
     EngineError
         If SLURM does not answer; with its words.
     """
-    lines = ask("squeue", "--noheader", "--array", f"--format={FORMAT}", *arguments)
+    squeue = ("squeue", "--noheader", "--array", f"--format={FORMAT}")
+    lines = ask(*squeue, *arguments, seconds=seconds)
     rows = (line.split("|", 5) for line in lines.splitlines())
     return [Job(*row) for row in rows if len(row) == 6]
 
@@ -67,8 +69,8 @@ def queue_text(found: Sequence[Job]) -> str:
     return ", ".join(texts) + (f" (waiting for: {why})" if why else "")
 
 
-def ask(*command: str, script: str = "") -> str:
-    """Run a command of SLURM, that reads `script`, and return what it prints.
+def ask(*command: str, script: str = "", seconds: float = ASK_SECONDS) -> str:
+    """Run a command of SLURM, that reads `script`, and return what it prints, if it does in time.
 
     Raises
     ------
@@ -88,14 +90,14 @@ def ask(*command: str, script: str = "") -> str:
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
-            timeout=ASK_SECONDS,
+            timeout=seconds,
             check=False,
             env=environment,
         )
     except FileNotFoundError:
         raise EngineError(f"There is no '{command[0]}' on this machine: no SLURM.") from None
     except subprocess.TimeoutExpired:
-        raise EngineError(f"SLURM has not answered {command[0]} in {ASK_SECONDS:.0f} s.") from None
+        raise EngineError(f"SLURM has not answered {command[0]} in {seconds:.0f} s.") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
         raise EngineError(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
@@ -131,7 +133,8 @@ def _newest(folder: Path) -> _Answer | None:
     except OSError:  # a store that one may only read
         return None
     with suppress(EngineError, OSError):
-        running = sorted({job.number for job in jobs("--me") if job.state in AT_WORK})
+        listed = jobs("--me", seconds=POLL_ASK_SECONDS)
+        running = sorted({job.number for job in listed if job.state in AT_WORK})
         replace_file(folder / f"{minute}.json", json.dumps(running).encode())
     for old in folder.iterdir():
         if old.stem.isdecimal() and int(old.stem) < minute - 1:

@@ -55,9 +55,8 @@ class Attempt:
     @property
     def needs_quiet(self) -> bool:
         """Tell whether nothing else may be at work: else an innocent point would be blamed."""
-        if not self.is_suspect or self.first is None:
-            return False
-        return self.deaths[self.first] + 1 >= ENOUGH_UNKNOWN
+        suspects = (count for point, count in self.deaths.items() if point not in self.condemned)
+        return self.is_suspect and max(suspects, default=0) + 1 >= ENOUGH_UNKNOWN
 
     def message(self) -> list[Any]:
         """Return what a worker is told: see ``worker.run_batch``."""

@@ -259,13 +259,18 @@ class Drive:
         """
         stop.begin_blocks()
         with suppress(Dropped):
-            while stop.asked < 2 and not self._is_late():
+            while stop.asked < 2:
+                if self._is_late():
+                    self.is_out_of_time = True  # what is in flight is dropped
+                    break
                 self.is_out_of_time |= stop.is_short_of_time
                 is_filling = not (stop.asked or self._is_over or self.is_out_of_time)
                 if is_filling:
                     self._fill(tally)
                 if not self._live:
                     if not is_filling or self.is_out_of_time or self._has_nothing():
+                        break
+                    if not self._engine.capacity:
                         break
                     time.sleep(PAUSE_SECONDS)
                 with stop.dropping():
@@ -338,7 +343,7 @@ class Drive:
         What somebody else has committed meanwhile is counted and left out.
         """
         if self._again:
-            return [self._again.popleft()]
+            return self._alone_if_need_be(self._again)
         if not self._suspects:
             batch = self._fresh_batch(tally)
             if batch or not self._suspects:
@@ -346,9 +351,11 @@ class Drive:
         # At these whole processes died: one at a time, so that another death says more.
         if self._tried in self._live:
             return self._fresh_batch(tally)
-        if self._suspects[0].needs_quiet and self._live:
-            return []  # until the others have come to their ends
-        return [self._suspects.popleft()]
+        return self._alone_if_need_be(self._suspects)
+
+    def _alone_if_need_be(self, waiting: deque[Attempt]) -> list[Attempt]:
+        """Return the first that waits; nothing while others are at work beside whom it may not."""
+        return [] if waiting[0].needs_quiet and self._live else [waiting.popleft()]
 
     def _fresh_batch(self, tally: Tally) -> list[Attempt]:
         batch: list[Attempt] = []

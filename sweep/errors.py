@@ -143,8 +143,9 @@ def text_of(error: BaseException) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return "1 block" or "2 blocks"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    """Return "1 block" or "2 blocks", "1 process" or "2 processes"."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending * (count != 1)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -124,6 +124,7 @@ class ShareFeed:
         self._rng = np.random.default_rng()
         names = self._store.reopened(claims.run)
         self._reopened = [self._store.grid.block_named(name).number for name in names]
+        self._has_had = np.zeros(self._store.grid.blocks, bool)  # what was handed out by this feed
         number, count = share
         mine = self._left()[number::count]
         self._blocks, self.left = self._made(mine), len(mine)
@@ -136,7 +137,7 @@ class ShareFeed:
                 self.left -= 1
                 claim = self._claims.take(block)
                 if claim is not None:
-                    self._has_taken = True
+                    self._has_taken = self._has_had[block.number] = True
                     return Attempt.after(block, claim.attempts, claim.deaths)
             if self._has_looked and not self._has_taken:
                 self._is_over = True
@@ -157,8 +158,12 @@ class ShareFeed:
         return int(self._store.grid.block_points()[self._left()].sum())
 
     def _look_again(self) -> None:
-        """Look for blocks that others have not begun, or have died at."""
+        """Look for blocks that others have not begun, or have died at.
+
+        What was handed out here before is in flight, or was given up.
+        """
         left = self._left()
+        left = left[~self._has_had[left]]
         taken = {self._store.grid.block_named(name).number for name in self._claims.taken()}
         is_taken = np.isin(left, list(taken))
         free = self._rng.permutation(left[~is_taken])  # who looks now is not to want the same

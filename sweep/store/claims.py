@@ -6,10 +6,16 @@ over folders. It names its claimant, a process that hands out blocks, whose own 
 The claims of the dead are void: whoever wants such a block takes it, and inherits what is known
 of points at which workers died.
 
+A void claim is not removed by its heir, since that might hit what somebody else has claimed
+meanwhile: the heir creates the next one, ``BLOCK~1``, then ``BLOCK~2``, again as one alone can. The
+highest counts. Who lets go of it removes the lowest first.
+
 Correctness never rests on a claim: what two compute is committed once. It spares work.
 """
 
+import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -17,7 +23,7 @@ import socket
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,11 +64,16 @@ class Claim:
             If there is none.
         """
         try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            deaths = Counter({int(point): int(n) for point, n in found.pop("deaths").items()})
-            return cls(**found, deaths=deaths)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            raw: dict[str, Any] = json.loads(path.read_bytes())
+            deaths = Counter({int(point): int(n) for point, n in raw.pop("deaths").items()})
+            found = cls(**raw, deaths=deaths)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        is_named = isinstance(found.claimant, str) and Path(found.claimant).name == found.claimant
+        is_sound = is_named and type(found.run) is int and type(found.attempts) is int
+        return found if is_sound else None
 
 
 class Claims:
@@ -82,18 +93,17 @@ class Claims:
         self.store, self.run = store, run
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._has_ended = has_ended
-        self._held: set[str] = set()
+        self._held: dict[str, list[Path]] = {}  # blocks: void claims on them, then the own one
         self._known: dict[str, tuple[float, bool]] = {}  # claimants: when seen, whether at work
 
     @contextmanager
     def open(self) -> Iterator["Claims"]:
         """Be a claimant meanwhile; in the end all that is held is let go of."""
-        make_folders(self.mark_folder)
-        make_folders(self._file.parent)
-        (self.store.private / "claims").mkdir(exist_ok=True)
-        now = file_system_time(self._file.parent)
-        _create(self._file, encode_json(asdict(Holder.here(now, self.name))))
+        for folder in (self._file.parent, self.store.mark_folder, self.store.private / "claims"):
+            make_folders(folder)
         try:
+            self._enter()
+            self.mark_folder.mkdir()
             with renewing(self._renew):
                 yield self
         finally:
@@ -110,11 +120,18 @@ class Claims:
 
     @property
     def _file(self) -> Path:
-        return self.store.private / "claimants" / self.name
+        return _claimant_file(self.store, self.name)
+
+    def _enter(self) -> None:
+        now = file_system_time(self._file.parent)
+        _has_created(self._file, encode_json(asdict(Holder.here(now, self.name))))
 
     def _renew(self) -> None:
         with suppress(OSError):  # a disk that fails shows where it matters
-            os.utime(self._file)
+            try:
+                os.utime(self._file)
+            except FileNotFoundError:  # somebody took this process for dead, after a long pause
+                self._enter()
 
     def take(self, block: Block) -> Claim | None:
         """Claim a block; None if another process that is at work has it.
@@ -125,19 +142,21 @@ class Claims:
             If nothing can be written.
         """
         claim = Claim(self.name, self.run)
-        path = _path(self.store, block.name)
-        if self._create(path, block, claim):
-            return claim
-        try:
-            found = Claim.read(path)
-            if not self._is_void(path, found):
+        void: list[Path] = []
+        for path in _files(self.store, block.name):
+            if _has_created(path, encode_json(asdict(claim))):
+                if void and not self._look(void[-1])[1]:  # another heir has come and gone
+                    path.unlink()
+                    return None
+                self._held[block.name] = [*void, path]
+                return claim
+            found, is_void = self._look(path)
+            if not is_void:
                 return None
-        except FileNotFoundError:  # it was let go of just now
-            found = None
-        if found and found.run == self.run:
-            claim = self._heir_of(found, block)
-        path.unlink(missing_ok=True)
-        return claim if self._create(path, block, claim) else None
+            if found and found.run == self.run:
+                claim = self._heir_of(found, block)
+            void.append(path)
+        raise AssertionError("there is always another name")
 
     def release(self, block: Block) -> None:
         """Let go of a block, which is committed or given up."""
@@ -145,42 +164,45 @@ class Claims:
 
     def taken(self) -> set[str]:
         """Return the names of all blocks that have a claim, whosever, and void or not."""
-        return {"" if path.name == ONLY_BLOCK else path.name for path in _claims(self.store)}
-
-    def _create(self, path: Path, block: Block, claim: Claim) -> bool:
-        try:
-            _create(path, encode_json(asdict(claim)))
-        except FileExistsError:
-            return False
-        self._held.add(block.name)
-        return True
+        return set(_all_claims(self.store))
 
     def _release(self, name: str) -> None:
-        self._held.discard(name)
+        paths = self._held.pop(name)
         with suppress(OSError):  # it is void when this process has ended
-            _path(self.store, name).unlink()
+            if not _next_to(paths[-1]).exists():  # else this process was taken for dead
+                _remove(*paths)
 
-    def _is_void(self, path: Path, claim: Claim | None) -> bool:
-        """Tell whether nobody is at work on a claim, as far as that can be known."""
-        if claim is None:  # being written, or what a full disk left of it
-            now = file_system_time(self._file.parent)
-            return not is_at_work(None, path.stat().st_mtime, now)
-        seen, known = self._known.get(claim.claimant, (0.0, True))
-        if time.monotonic() > seen + TRUST_SECONDS or not seen:
-            file = self._file.with_name(claim.claimant)
-            known = _claimant_is_at_work(file, file_system_time(file.parent), self._has_ended)
-            self._known[claim.claimant] = time.monotonic(), known
-        return not known
+    def _look(self, path: Path) -> tuple[Claim | None, bool]:
+        return _look(path, self._is_at_work)
+
+    def _is_at_work(self, claimant: str) -> bool:
+        """Tell whether a claimant is at work, as far as that can be known, or was just now."""
+        seen, known = self._known.get(claimant, (-math.inf, True))
+        if time.monotonic() > seen + TRUST_SECONDS:
+            known = self._look_at(self._file.with_name(claimant))
+            self._known[claimant] = time.monotonic(), known
+        return known
+
+    def _look_at(self, claimant: Path) -> bool:
+        try:
+            holder, now = Holder.read(claimant), file_system_time(claimant.parent)
+            return is_at_work(holder, claimant.stat().st_mtime, now, self._has_ended)
+        except FileNotFoundError:
+            return False
 
     def _heir_of(self, dead: Claim, block: Block) -> Claim:
         """Return a claim of this process that knows what happened to the one before."""
         attempts, deaths = dead.attempts + 1, Counter(dead.deaths)
-        for mark in read_marks(self.store.mark_folder / dead.claimant):
-            if (mark.run, mark.block) == (self.run, block.number):
-                attempts = max(attempts, mark.attempt)
-                if mark.point >= 0:
-                    deaths[mark.point] += 1
-        return Claim(self.name, self.run, attempts, deaths)
+        marks = [
+            mark
+            for mark in read_marks(self.store.mark_folder / dead.claimant)
+            if (mark.run, mark.block) == (self.run, block.number)
+        ]
+        if marks:  # those of earlier attempts are of workers that died alone
+            last = max(marks, key=lambda mark: mark.attempt)
+            attempts = max(attempts, last.attempt)
+            deaths[last.point] += last.point >= 0
+        return Claim(self.name, self.run, attempts, +deaths)
 
 
 def claimants(store: Store, has_ended: JobEnded = nobody_knows) -> dict[str, Holder | None]:
@@ -213,19 +235,33 @@ def clear_the_dead(store: Store, has_ended: JobEnded = nobody_knows) -> None:
     """
     for name, _, works in _all_claimants(store, has_ended):
         if not works:
-            shutil.rmtree(store.mark_folder / name, ignore_errors=True)
-            (store.private / "claimants" / name).unlink(missing_ok=True)
-    now = None
-    for path in _claims(store):
-        with suppress(FileNotFoundError):
-            claim = Claim.read(path)
-            if claim:
-                is_void = not (store.private / "claimants" / claim.claimant).exists()
-            else:
-                now = now or file_system_time(store.private)
-                is_void = not is_at_work(None, path.stat().st_mtime, now)
-            if is_void:
-                path.unlink()
+            _claimant_file(store, name).unlink(missing_ok=True)
+    for folder in store.mark_folder.glob("*"):
+        if not _claimant_file(store, folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    for paths in _all_claims(store).values():
+        _clear(paths, lambda name: _claimant_file(store, name).exists())
+
+
+def _clear(paths: list[Path], works: Callable[[str], bool]) -> None:
+    """Remove all claims on a block if they are void, as an heir would who lets go of it at once."""
+    if all(_look(path, works)[1] for path in paths):
+        last = _next_to(paths[-1])
+        if _has_created(last, b""):  # for others, a claim that is being written
+            still = all(_look(path, works)[1] for path in paths)
+            _remove(*(paths if still else ()), last)
+
+
+def _look(path: Path, works: Callable[[str], bool]) -> tuple[Claim | None, bool]:
+    """Return a claim, and whether it is void: nobody is at work on it, as far as can be known."""
+    try:
+        found = Claim.read(path)
+        if found:
+            return found, not works(found.claimant)
+        now = file_system_time(path.parent)  # it is being written, or what a full disk left
+        return None, not is_at_work(None, path.stat().st_mtime, now)
+    except FileNotFoundError:  # it was let go of just now
+        return None, False
 
 
 def _all_claimants(store: Store, has_ended: JobEnded) -> Iterator[tuple[str, Holder | None, bool]]:
@@ -242,42 +278,66 @@ def _all_claimants(store: Store, has_ended: JobEnded) -> Iterator[tuple[str, Hol
                 yield file.name, holder, is_at_work(holder, file.stat().st_mtime, now, has_ended)
 
 
-def _claimant_is_at_work(file: Path, now: float, has_ended: JobEnded) -> bool:
-    try:
-        return is_at_work(Holder.read(file), file.stat().st_mtime, now, has_ended)
-    except FileNotFoundError:
-        return False
+def _claimant_file(store: Store, name: str) -> Path:
+    return store.private / "claimants" / name
 
 
-def _claims(store: Store) -> Iterator[Path]:
+def _all_claims(store: Store) -> dict[str, list[Path]]:
+    """Return the claims on each block that has any, by its name, the lowest first."""
+    found: dict[str, list[Path]] = {}
     for folder in (store.private / "claims").glob("*"):
         with suppress(OSError):
-            yield from folder.iterdir()
+            for path in folder.iterdir():
+                if not path.name.startswith("."):  # NFS keeps so what is removed while it is read
+                    name = path.name.partition("~")[0]
+                    found.setdefault("" if name == ONLY_BLOCK else name, []).append(path)
+    return {name: sorted(paths, key=_height) for name, paths in found.items()}
 
 
-def _path(store: Store, name: str) -> Path:
-    """Return the file of the claim on a block."""
+def _files(store: Store, name: str) -> Iterator[Path]:
+    """Yield the files that may hold a claim on a block, the lowest first."""
     folder = zlib.crc32(name.encode()) % FOLDERS
-    return store.private / "claims" / f"{folder:02d}" / (name or ONLY_BLOCK)
+    path = store.private / "claims" / f"{folder:02d}" / (name or ONLY_BLOCK)
+    while True:
+        yield path
+        path = _next_to(path)
 
 
-def _create(path: Path, data: bytes) -> None:
-    """Create a file that need not survive a power cut.
+def _height(path: Path) -> int:
+    """Return how many void claims there are below one."""
+    number = path.name.partition("~")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _next_to(path: Path) -> Path:
+    return path.with_name(f"{path.name.partition('~')[0]}~{_height(path) + 1}")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _has_created(path: Path, data: bytes) -> bool:
+    """Create a file that need not survive a power cut; False if it is there.
 
     Raises
     ------
-    FileExistsError
-        If it is there.
+    OSError
+        If that cannot be; nothing is left then.
     """
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        file = path.open("xb", buffering=0)
+    except FileExistsError:
+        return False
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True)
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        file = path.open("xb", buffering=0)
     try:
-        os.write(handle, data)
-    except OSError:
+        with file:  # a file server may not say before the end that it is full
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(handle)
+    return True

@@ -69,7 +69,8 @@ class Holder:
         except (OSError, ValueError, TypeError):
             return None
         is_sound = type(found.pid) is int and 0 < found.pid < 2**31 and type(found.taken) is float
-        return found if is_sound and isinstance(found.job, str) else None
+        is_in_job = isinstance(found.job, str) and type(found.restart) is int
+        return found if is_sound and is_in_job else None
 
     @property
     def is_of_this_machine(self) -> bool:
