@@ -78,9 +78,11 @@ def fork_and_die(note: str) -> None:
     child = os.fork()
     if child == 0:
         os.setsid()
+        leave_note(note, os.getpid())
         while True:
             time.sleep(1)
-    leave_note(note, child)
+    while not Path(note).exists():  # until then it is in our group, and would die with us
+        time.sleep(0.01)
     os._exit(1)
 
 

@@ -26,7 +26,8 @@ class Post:
         self._sending: list[Any] = []  # requests; each holds its bytes until they are gone
         self.rank: int = self._world.rank
         self.size: int = self._world.size
-        self.library = str(MPI.Get_library_version()).splitlines()[0].rstrip("\0 ")
+        first_line = str(MPI.Get_library_version()).splitlines()[0]
+        self.library = " ".join(first_line.rstrip("\0").split())
 
     def ranks_here(self) -> int:
         """Return how many ranks this machine has; all ranks ask together."""
