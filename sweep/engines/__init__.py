@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol
 from sweep.errors import EngineError, did_you_mean
 
 Arguments = Mapping[str, Any]
-NAMES = ("serial", "processes", "dask", "mpi", "srun")
+
+KINDS = ("serial", "processes", "dask", "srun", "mpi")
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def make_engine(
     Parameters
     ----------
     on
-        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"mpi"`` (the ranks beside
-        this one), ``"srun"`` (a cluster in the SLURM job that this process is in), the
+        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"srun"`` (a cluster in the
+        SLURM job that this process is in), ``"mpi"`` (the ranks beside this one), the
         ``tls://host:port`` of a Dask scheduler that runs, or any `concurrent.futures.Executor`
         whose workers run one call at a time.
     workers
@@ -116,8 +117,7 @@ def make_engine(
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     memory_bytes
         What a worker of ours may take; one that takes more is ended. None: all there is. The
-        ranks of MPI share the memory of their own machine, and with srun each node knows for
-        itself.
+        tasks of srun and the ranks of MPI share the memory of their own machine.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -134,7 +134,7 @@ def make_engine(
         return ExecutorEngine(on, workers)
     if not isinstance(on, str):
         raise EngineError(
-            f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor."
+            f"on={on!r} is no engine: give {', '.join(map(repr, KINDS))} or an executor."
         )
     if on == "serial":
         from sweep.engines.serial import SerialEngine
@@ -148,14 +148,14 @@ def make_engine(
         from sweep.engines.dask import LocalDaskEngine
 
         return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
-    if on == "mpi":
-        from sweep.engines.mpi.engine import MpiEngine
-
-        return MpiEngine(threads)
     if on == "srun":
         from sweep.engines.dask.allocation import AllocationEngine
 
         return AllocationEngine(workers, threads)
+    if on == "mpi":
+        from sweep.engines.mpi.engine import MpiEngine
+
+        return MpiEngine(threads)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 
@@ -171,6 +171,6 @@ def make_engine(
             "Start the scheduler with --protocol tls and join it with --on tls://... --tls-dir DIR."
         )
     raise EngineError(
-        f"There is no engine '{on}'. {did_you_mean(on, NAMES)} "
+        f"There is no engine '{on}'. {did_you_mean(on, KINDS)} "
         "Or the tls://host:port of a Dask scheduler."
     )
