@@ -20,6 +20,7 @@ from cryptography import x509
 import sweep.engines.dask.allocation as allocation
 from slurm.throwaway import Throwaway
 from sweep.engines import Done, Engine, Lost, Outcome, make_engine
+from sweep.engines.devices import VARIABLE as DEVICES
 from sweep.errors import EngineError
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +196,27 @@ def test_a_node_where_workers_cannot_start_is_named_and_the_rest_goes_on(
     assert re.search(
         r"Workers cannot be started on n2: Worker \d+ ended with exit code 7.*\nno room today", said
     )
+
+
+@pytest.mark.parametrize(("devices", "workers"), [("GPU-a,GPU-b", 3), ("GPU-a", 2)])
+def test_tasks_on_a_node_divide_its_devices(
+    job: Callable[..., str],
+    devices: str,
+    workers: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    job("-N2", "-n3")  # two of them on one node
+    with closing(make_engine("srun", workers=3, gpus=1)) as engine:
+        engine.start()
+        until(lambda: engine.capacity == workers)
+        found = begin(engine, tmp_path, workers)
+
+        has = [(one.environ()["SLURMD_NODENAME"], one.environ()[DEVICES]) for one in found]
+
+    assert len(set(has)) == workers
+    assert {device for _, device in has} == set(devices.split(","))
 
 
 def test_it_is_told_why_srun_refuses(job: Callable[..., str]) -> None:
