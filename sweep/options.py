@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.definition import Pipeline
-from sweep.engines import Engine, make_engine, usable_cores
+from sweep.engines import ON_THIS_MACHINE, Engine, make_engine, usable_cores
+from sweep.engines.devices import shares_here
 from sweep.engines.memory import usable_memory
 from sweep.engines.srun.job import tasks_of_job
 from sweep.errors import (
@@ -65,7 +66,7 @@ class Options:
         Raises
         ------
         EngineError
-            If there is no such engine, or an option does not go with it.
+            If there is no such engine, an option does not go with it, or there are too few GPUs.
         """
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise EngineError(f"workers={self.workers!r}: give a whole number, at least 1.")
@@ -87,11 +88,14 @@ class Options:
         if self.on == "srun":
             fit = tasks_of_job()
         workers = self.workers or min(fit, tasks)
+        if needs.gpus and self.on in ON_THIS_MACHINE:
+            workers = min(workers, len(shares_here(needs.gpus)))
         return make_engine(
             self.on,
             workers=workers,
             threads=needs.cores,
             memory_bytes=memory // workers,
+            gpus=needs.gpus,
             dashboard=self.dashboard,
             tls_dir=self.tls_dir,
         )

@@ -32,9 +32,9 @@ def on_ranks(command: Callable[[], int]) -> int:
             if is_first(os.environ):
                 raise EngineError(reason)
             return MISTAKE
-        ranks_here = post.ranks_here()
+        ranks_here, place = post.ranks_here()
         if post.rank > 0:
-            _serve(post, ranks_here, before)
+            _serve(post, ranks_here, place, before)
             return ALL_DONE
         try:
             with served(post):
@@ -65,13 +65,13 @@ def _start_mpi() -> Post:
         ) from error
 
 
-def _serve(post: Post, ranks_here: int, mask: set[int]) -> None:
+def _serve(post: Post, ranks_here: int, place: int, mask: set[int]) -> None:
     """Be a supervisor until rank 0 has no more to do."""
     for number in SIGNALS:  # rank 0 has got it as well, and decides
         signal.signal(number, lambda number, frame: None)  # SIG_IGN would pass to the worker
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        Supervisor(post, ranks_here).serve()
+        Supervisor(post, ranks_here, place).serve()
     except BaseException:
         traceback.print_exc()
         post.abort()

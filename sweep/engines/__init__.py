@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sweep.engines.devices import Share, shares_here
 from sweep.errors import EngineError, did_you_mean
 
 Arguments = Mapping[str, Any]
-NAMES = ("serial", "processes", "dask", "mpi", "srun")
+
+ON_THIS_MACHINE = ("serial", "processes", "dask")
+KINDS = (*ON_THIS_MACHINE, "srun", "mpi")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def make_engine(
     workers: int = 1,
     threads: int = 1,
     memory_bytes: int | None = None,
+    gpus: int = 0,
     dashboard: bool = False,
     tls_dir: Path | None = None,
 ) -> Engine:
@@ -106,8 +110,8 @@ def make_engine(
     Parameters
     ----------
     on
-        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"mpi"`` (the ranks beside
-        this one), ``"srun"`` (a cluster in the SLURM job that this process is in), the
+        ``"serial"``, ``"processes"``, ``"dask"`` (a local cluster), ``"srun"`` (a cluster in the
+        SLURM job that this process is in), ``"mpi"`` (the ranks beside this one), the
         ``tls://host:port`` of a Dask scheduler that runs, or any `concurrent.futures.Executor`
         whose workers run one call at a time.
     workers
@@ -116,8 +120,9 @@ def make_engine(
         Kernel threads of a worker (NUMBA_NUM_THREADS).
     memory_bytes
         What a worker of ours may take; one that takes more is ended. None: all there is. The
-        ranks of MPI share the memory of their own machine, and with srun each node knows for
-        itself.
+        tasks of srun and the ranks of MPI share the memory of their own machine.
+    gpus
+        GPUs of a worker of ours, which no other has; there are no more workers than that allows.
     dashboard
         Serve Dask's dashboard on the loopback interface.
     tls_dir
@@ -126,7 +131,7 @@ def make_engine(
     Raises
     ------
     EngineError
-        If there is no such engine, or an option does not go with it.
+        If there is no such engine, an option does not go with it, or there are too few GPUs.
     """
     if isinstance(on, Executor):
         from sweep.engines.executor import ExecutorEngine
@@ -134,8 +139,12 @@ def make_engine(
         return ExecutorEngine(on, workers)
     if not isinstance(on, str):
         raise EngineError(
-            f"on={on!r} is no engine: 'serial', 'processes', 'dask', 'mpi', an executor."
+            f"on={on!r} is no engine: give {', '.join(map(repr, KINDS))} or an executor."
         )
+    shares: list[Share] = []
+    if gpus and on in ON_THIS_MACHINE:
+        shares = shares_here(gpus)[:workers]
+        workers = len(shares)
     if on == "serial":
         from sweep.engines.serial import SerialEngine
 
@@ -143,19 +152,19 @@ def make_engine(
     if on == "processes":
         from sweep.engines.processes import ProcessesEngine
 
-        return ProcessesEngine(workers, threads, memory_bytes)
+        return ProcessesEngine(workers, threads, memory_bytes, shares)
     if on == "dask":
         from sweep.engines.dask import LocalDaskEngine
 
-        return LocalDaskEngine(workers, threads, memory_bytes, dashboard=dashboard)
-    if on == "mpi":
-        from sweep.engines.mpi.engine import MpiEngine
-
-        return MpiEngine(threads)
+        return LocalDaskEngine(workers, threads, memory_bytes, shares, dashboard=dashboard)
     if on == "srun":
         from sweep.engines.dask.allocation import AllocationEngine
 
-        return AllocationEngine(workers, threads)
+        return AllocationEngine(workers, threads, gpus)
+    if on == "mpi":
+        from sweep.engines.mpi.engine import MpiEngine
+
+        return MpiEngine(threads, gpus)
     if on.startswith("tls://"):
         from sweep.engines.dask import RemoteDaskEngine
 
@@ -171,6 +180,6 @@ def make_engine(
             "Start the scheduler with --protocol tls and join it with --on tls://... --tls-dir DIR."
         )
     raise EngineError(
-        f"There is no engine '{on}'. {did_you_mean(on, NAMES)} "
+        f"There is no engine '{on}'. {did_you_mean(on, KINDS)} "
         "Or the tls://host:port of a Dask scheduler."
     )

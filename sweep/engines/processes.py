@@ -5,13 +5,14 @@ Run as a module this is the worker: it answers each line that it is sent with a 
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from sweep.engines import Done, Raised
 from sweep.engines.death import WorkerDied
+from sweep.engines.devices import Share
 from sweep.engines.executor import ExecutorEngine
 from sweep.engines.messages import answer, call_message, read_answer
 from sweep.engines.workers import MOST_STARTS, Driver, WorkerProcess
@@ -44,9 +45,17 @@ class WorkerPool(Executor):
         Kernel threads of a worker.
     memory_bytes
         What a worker may take; None: all there is.
+    shares
+        The GPUs of each worker, and of those that take its place; none: as in this process.
     """
 
-    def __init__(self, count: int, threads: int = 1, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        threads: int = 1,
+        memory_bytes: int | None = None,
+        shares: Sequence[Share] = (),
+    ) -> None:
         self._threads, self._memory_bytes = threads, memory_bytes
         self._calls: SimpleQueue[tuple[Future[Any], str] | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -54,8 +63,10 @@ class WorkerPool(Executor):
         self._refusal = ""  # why no call is taken any more
         self._started = False
         self._keepers = [
-            threading.Thread(target=self._keep_worker, name=f"worker {number}", daemon=True)
-            for number in range(count)
+            threading.Thread(
+                target=self._keep_worker, args=[share], name=f"worker {number}", daemon=True
+            )
+            for number, share in enumerate(shares or [()] * count)
         ]
 
     def start(self) -> None:
@@ -108,26 +119,28 @@ class WorkerPool(Executor):
         for keeper in self._keepers if wait and self._started else ():
             keeper.join()
 
-    def _keep_worker(self) -> None:
+    def _keep_worker(self, share: Share) -> None:
         """Hand calls to one worker, and replace it when it dies: what each of our threads does."""
         call = None
         try:
-            worker = self._start_worker()
+            worker = self._start_worker(share)
             while call := self._calls.get():
                 if call[0].cancelled():
                     continue
                 if worker.is_gone():
                     worker.death()
-                    worker = self._start_worker()
+                    worker = self._start_worker(share)
                 self._carry(worker, *call)
             worker.say_goodbye()
         except WorkerDied as error:
             self._give_up(f"Workers cannot be started: {error}", call)
 
-    def _start_worker(self) -> WorkerProcess:
+    def _start_worker(self, share: Share) -> WorkerProcess:
         for _ in range(MOST_STARTS):
             try:
-                worker = WorkerProcess("sweep.engines.processes", self._threads, self._memory_bytes)
+                worker = WorkerProcess(
+                    "sweep.engines.processes", self._threads, self._memory_bytes, share
+                )
                 worker.receive()
                 return worker
             except WorkerDied as death:
@@ -195,10 +208,18 @@ class ProcessesEngine(ExecutorEngine):
         Kernel threads of a worker.
     memory_bytes
         What a worker may take; None: all there is.
+    shares
+        The GPUs of each worker, and of those that take its place; none: as in this process.
     """
 
-    def __init__(self, count: int, threads: int, memory_bytes: int | None = None) -> None:
-        self._pool = WorkerPool(count, threads, memory_bytes)
+    def __init__(
+        self,
+        count: int,
+        threads: int,
+        memory_bytes: int | None = None,
+        shares: Sequence[Share] = (),
+    ) -> None:
+        self._pool = WorkerPool(count, threads, memory_bytes, shares)
         super().__init__(self._pool, count)
         self.name = "processes"
 

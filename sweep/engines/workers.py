@@ -27,6 +27,7 @@ from pathlib import Path
 
 from sweep.engines import Cause
 from sweep.engines.death import TAIL_BYTES, WorkerDied, death_of
+from sweep.engines.devices import VARIABLE, Share
 from sweep.engines.memory import guard
 from sweep.watch import Process, as_worker
 
@@ -56,6 +57,8 @@ class WorkerProcess:
         Kernel threads.
     memory_bytes
         What it may take; if it takes more, it is ended. None: all there is.
+    devices
+        Its GPUs, by name, which no other worker has meanwhile; none: as in this process.
 
     Raises
     ------
@@ -63,8 +66,15 @@ class WorkerProcess:
         If the system has no room for a process.
     """
 
-    def __init__(self, module: str, threads: int, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        threads: int,
+        memory_bytes: int | None = None,
+        devices: Share = (),
+    ) -> None:
         self.memory_bytes = memory_bytes
+        self.devices = devices
         self.ready = False  # it has said its first word
         self.killed = False  # by us
         self._killed_for: Cause | None = None
@@ -86,7 +96,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=self._printed,
-                env=worker_environment(threads),
+                env=worker_environment(threads, devices),
                 pass_fds=theirs,
                 start_new_session=True,  # a terminal's Ctrl-C is for the driver
             )
@@ -199,10 +209,12 @@ class WorkerProcess:
             file.close()
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker: this one's, its kernel threads, where this package is."""
+def worker_environment(threads: int, devices: Share = ()) -> dict[str, str]:
+    """Return the environment of a worker: this one's, its kernel threads, its GPUs, our package."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
     environment = ours | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if devices:
+        environment[VARIABLE] = ",".join(devices)
     folder = str(Path(__file__).parents[2])
     if folder not in (*site.getsitepackages(), site.getusersitepackages()):
         elsewhere = environment.get("PYTHONPATH")

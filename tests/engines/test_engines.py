@@ -31,13 +31,14 @@ WORKERS = 2
 THREADS = 3  # kernel threads of a worker
 DEADLINE_SECONDS = 60.0  # a machine may be busy with other things
 
-IN_A_JOB = ["srun"] if "SLURM_JOB_ID" in os.environ else []  # see slurm/test_allocation.py
-KINDS = ["serial", "executor", "processes", "dask", "remote dask", *IN_A_JOB]
-WITH_PROCESSES = ["processes", "dask", "remote dask", *IN_A_JOB]
-OF_OUR_OWN = ["processes", "dask", *IN_A_JOB]
-CLOSED_EARLY = ["serial", "executor", *OF_OUR_OWN]
+KINDS = ["serial", "executor", "processes", "dask", "remote dask"]
+WITH_PROCESSES = ["processes", "dask", "remote dask"]
+OF_OUR_OWN = ["processes", "dask"]
+CLOSED_EARLY = ["serial", "executor", "processes", "dask"]
 if "ON_RANKS" in os.environ:  # of MPI, where on_ranks.py runs these tests: see test_mpi.py
     KINDS = WITH_PROCESSES = OF_OUR_OWN = CLOSED_EARLY = ["mpi"]
+elif "IN_A_JOB" in os.environ:  # of SLURM, where slurm/test_allocation.py runs these tests
+    KINDS = WITH_PROCESSES = OF_OUR_OWN = CLOSED_EARLY = ["srun"]
 
 
 # --- engines, and waiting for them ---------------------------------------------------------
@@ -588,20 +589,6 @@ def test_the_keys_of_a_local_cluster_are_private_and_go_with_it() -> None:
         assert {one.stat().st_mode & 0o777 for one in (folder, parent)} == {0o700}
 
     assert not folder.exists()
-
-
-@pytest.mark.parametrize("kind", ["dask", *IN_A_JOB])
-def test_nothing_is_imported_from_a_folder_that_others_can_write_to(kind: str) -> None:
-    before = set(sys.path)
-
-    with started(make_engine(kind, workers=1)):
-        new = [Path(entry) for entry in sys.path if entry not in before]
-
-        assert new
-        for folder in new:
-            private = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
-            assert private in folder.parents
-            assert private.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_dashboard_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

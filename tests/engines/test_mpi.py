@@ -155,6 +155,31 @@ on_ranks(command)
     assert "MPI_Abort" in done.stderr
 
 
+@pytest.mark.mpi
+@pytest.mark.parametrize(("devices", "missing"), [("7,8", False), ("7", True)])
+def test_each_rank_on_a_machine_has_devices_of_its_own(
+    devices: str, missing: bool, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "study.py").write_text("""
+import os, time
+from typing import Annotated
+from sweep import Axis, Needs, Pipeline, Var
+
+def device(a: float) -> Annotated[int, Var(())]:
+    time.sleep(0.2)
+    return int(os.environ["CUDA_VISIBLE_DEVICES"])
+
+pipeline = Pipeline(device, axes=[Axis("a", range(12))], needs=Needs(gpus=1))
+""")
+
+    done = run(*SWEEP, "run", "study.py", "s.zarr", "--on", "mpi", CUDA_VISIBLE_DEVICES=devices)
+
+    assert done.returncode == ALL_DONE, done.stderr
+    found = set(xr.open_zarr(tmp_path / "s.zarr").device.values.tolist())
+    assert found == {int(device) for device in devices.split(",")}
+    assert ("none for number 2" in done.stderr) == missing
+
+
 def test_it_goes_with_the_command_line_alone() -> None:
     with pytest.raises(EngineError, match=r"command line alone.*mpiexec -n 4 sweep run"):
         make_engine("mpi")

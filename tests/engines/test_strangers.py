@@ -23,7 +23,7 @@ from sweep.engines import Engine, make_engine
 from sweep.engines.certificates import write_certificates
 from sweep.engines.dask.settings import read_security
 
-IN_A_JOB = ["srun"] if "SLURM_JOB_ID" in os.environ else []  # see slurm/test_allocation.py
+KIND = "srun" if "IN_A_JOB" in os.environ else "dask"  # see slurm/test_allocation.py
 NOBODY = 65534
 inherited: set[tuple[str, int]] = set()  # ports that this process was born with, salloc's
 WORKERS = 2
@@ -109,7 +109,7 @@ def is_alert(text: bytes) -> bool:
     return not text or text[0] == 0x15
 
 
-@pytest.fixture(params=["dask", *IN_A_JOB])
+@pytest.fixture(params=[KIND])
 def engine(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
@@ -211,3 +211,16 @@ def test_it_listens_where_it_has_to_and_on_no_other_interface(
     ports: list[tuple[str, int]],
 ) -> None:
     assert {host for host, _ in ports} == {"127.0.0.1"}
+
+
+def test_nothing_is_imported_from_a_folder_that_others_can_write_to() -> None:
+    before = set(sys.path)
+
+    with closing(make_engine(KIND, workers=1)) as engine:
+        engine.start()
+        new = [Path(entry) for entry in sys.path if entry not in before]
+
+        assert new  # Dask's own: see `scheduler_at`
+        private = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
+        assert all(private in folder.parents for folder in new)
+        assert private.stat().st_mode & 0o777 == 0o700

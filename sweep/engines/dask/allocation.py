@@ -45,6 +45,8 @@ class AllocationEngine(DaskEngine):
         Number of workers, each a task of the job.
     threads
         Kernel threads of a worker; it runs one call at a time.
+    gpus
+        GPUs of a worker.
 
     Raises
     ------
@@ -52,12 +54,12 @@ class AllocationEngine(DaskEngine):
         If this process is in no job, or in one that has fewer tasks.
     """
 
-    def __init__(self, count: int, threads: int) -> None:
+    def __init__(self, count: int, threads: int, gpus: int = 0) -> None:
         if count > (tasks := tasks_of_job()):
             raise EngineError(f"workers={count}, and this job has {tasks} tasks (salloc -n).")
         super().__init__(count, PATIENCE_SECONDS)
         self.name = "srun"
-        self._count, self._threads = count, threads
+        self._count, self._threads, self._gpus = count, threads, gpus
         self._srun: asyncio.subprocess.Process | None = None
         self._srun_says: IO[bytes]
         self._tasks_of: dict[str, int] = {}  # address of a worker -> number of its task
@@ -78,9 +80,15 @@ class AllocationEngine(DaskEngine):
             self._client = Client(
                 scheduler.address, security=security, asynchronous=True, set_as_default=False
             )
-            order = {"scheduler": scheduler.address, "keys": str(keys), "threads": self._threads}
+            order = {
+                "scheduler": scheduler.address,
+                "keys": str(keys),
+                "threads": self._threads,
+                "gpus": self._gpus,
+                "path": import_path(),
+            }
             try:
-                self._srun = await self._start_srun(json.dumps(order | {"path": import_path()}))
+                self._srun = await self._start_srun(json.dumps(order))
                 self._spawn(self._listen(self._srun))
                 async with self._client:
                     yield

@@ -3,7 +3,7 @@
 import asyncio
 import importlib.util
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sweep.engines.certificates import private_folder, write_certificates
 from sweep.engines.dask.engine import DaskEngine
 from sweep.engines.dask.settings import LOOPBACK, read_security, settings
 from sweep.engines.death import WorkerDied
+from sweep.engines.devices import Share
 from sweep.engines.workers import MOST_STARTS, WorkerProcess
 from sweep.errors import EngineError
 
@@ -56,6 +57,8 @@ class LocalDaskEngine(DaskEngine):
         Kernel threads of a worker; it runs one call at a time.
     memory_bytes
         What a worker may take; None: all there is.
+    shares
+        The GPUs of each worker, and of those that take its place; none: as in this process.
     dashboard
         Whether to serve Dask's dashboard, on the loopback interface: who is logged in on this
         machine can read it. `dashboard_link` says where.
@@ -66,6 +69,7 @@ class LocalDaskEngine(DaskEngine):
         count: int,
         threads: int,
         memory_bytes: int | None = None,
+        shares: Sequence[Share] = (),
         *,
         dashboard: bool = False,
     ) -> None:
@@ -73,6 +77,7 @@ class LocalDaskEngine(DaskEngine):
             raise EngineError("Dask's dashboard needs bokeh: pip install bokeh")
         super().__init__(count, PATIENCE_SECONDS)
         self._threads, self._memory_bytes = threads, memory_bytes
+        self._shares = shares or [()] * count
         self._has_dashboard = dashboard
         self.dashboard_link = ""
         self._greeting = ""  # what a worker has to know
@@ -102,19 +107,19 @@ class LocalDaskEngine(DaskEngine):
                 scheduler.address, security=security, asynchronous=True, set_as_default=False
             )
             try:
-                for _ in range(self.capacity):
-                    self._start_worker()
+                for share in self._shares:
+                    self._start_worker(share)
                 async with self._client:
                     yield
             finally:
                 await self._end_workers()
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, share: Share) -> None:
         try:
-            process = WorkerProcess("sweep.engines.dask", self._threads, self._memory_bytes)
+            process = WorkerProcess("sweep.engines.dask", self._threads, self._memory_bytes, share)
             process.send(self._greeting)
         except WorkerDied as death:
-            self._retry(death)
+            self._retry(death, share)
         else:
             self._processes[process] = ""
             self._loop.add_reader(process.replies, self._hear, process)
@@ -128,19 +133,19 @@ class LocalDaskEngine(DaskEngine):
             address = self._processes.pop(process)
             if address:
                 self._left(address, str(death), death.cause)
-                self._start_worker()
+                self._start_worker(process.devices)
             else:
-                self._retry(death)
+                self._retry(death, process.devices)
         else:
             self._failed_starts = 0
             self._processes[process] = address
             self._loop.add_reader(process.replies, self._hear, process)
             self._joined(address)
 
-    def _retry(self, death: WorkerDied) -> None:
+    def _retry(self, death: WorkerDied, share: Share) -> None:
         self._failed_starts += 1
         if self._failed_starts < MOST_STARTS:
-            self._start_worker()
+            self._start_worker(share)
         else:
             self._fail(f"Workers cannot be started: {death}")
 

@@ -40,6 +40,8 @@ class MpiEngine:
     ----------
     threads
         Kernel threads of a worker.
+    gpus
+        GPUs of a worker.
 
     Raises
     ------
@@ -47,7 +49,7 @@ class MpiEngine:
         If there are no other ranks that serve this process.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, gpus: int = 0) -> None:
         if _served is None:
             raise EngineError(
                 "on='mpi' goes with the command line alone, which has rank 0 drive and the others "
@@ -56,7 +58,7 @@ class MpiEngine:
         self.name = "mpi"
         self.capacity = _served.size - 1
         self._post = _served
-        self._threads = threads
+        self._threads, self._gpus = threads, gpus
         self._tickets = 0
         self._queue: dict[int, str] = {}  # ticket -> call, in order
         self._idle: list[int] = []  # ranks
@@ -71,7 +73,7 @@ class MpiEngine:
         self._started = list(range(1, self._post.size))
         self._idle = list(self._started)
         for rank in self._started:
-            self._post.send(rank, "start", self._threads)
+            self._post.send(rank, "start", self._threads, self._gpus)
 
     def submit(self, function: str, arguments: Arguments) -> int:
         """Queue a call.

@@ -29,9 +29,14 @@ class Post:
         first_line = str(MPI.Get_library_version()).splitlines()[0]
         self.library = " ".join(first_line.rstrip("\0").split())
 
-    def ranks_here(self) -> int:
-        """Return how many ranks this machine has; all ranks ask together."""
-        return int(self._world.Split_type(self._mpi.COMM_TYPE_SHARED).size)
+    def ranks_here(self) -> tuple[int, int]:
+        """Return how many ranks this machine has, and which of them this one is, without rank 0.
+
+        All ranks ask together.
+        """
+        shared = self._mpi.COMM_TYPE_SHARED
+        workers = self._world.Split(min(self.rank, 1))
+        return int(self._world.Split_type(shared).size), int(workers.Split_type(shared).rank)
 
     def send(self, rank: int, *message: Any) -> None:
         """Send a message and go on at once: two that write to each other do not wait."""

@@ -6,10 +6,11 @@ import sys
 import time
 from dataclasses import asdict
 
+from sweep.engines.devices import share_of
 from sweep.engines.memory import usable_memory
 from sweep.engines.mpi.post import Message, Post
 from sweep.engines.processes import ProcessesEngine
-from sweep.errors import EngineLost
+from sweep.errors import EngineError, EngineLost
 
 DRIVER = 0  # its rank
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 0.02  # between two looks for messages, ever longer
@@ -24,10 +25,14 @@ class Supervisor:
         This rank's.
     ranks_here
         How many ranks share the memory of this machine.
+    place
+        Which of the workers on this machine is ours: 0, 1, ...
     """
 
-    def __init__(self, post: Post, ranks_here: int) -> None:
+    def __init__(self, post: Post, ranks_here: int, place: int) -> None:
         self._post = post
+        self._place = place
+        self._refusal = ""  # why there is no worker
         self._memory_bytes = usable_memory() // ranks_here
         self._engine: ProcessesEngine | None = None
         self._at: tuple[int, int] | None = None  # rank 0's ticket of a call, and our engine's
@@ -48,9 +53,8 @@ class Supervisor:
 
     def _obey(self, message: Message) -> None:
         match message:
-            case ["start", threads]:
-                self._engine = ProcessesEngine(1, threads, self._memory_bytes)
-                self._engine.start()
+            case ["start", threads, gpus]:
+                self._start(threads, gpus)
             case ["call", ticket, call]:
                 self._begin(ticket, call)
             case ["kill", ticket]:
@@ -65,10 +69,20 @@ class Supervisor:
             case _:
                 raise ValueError(f"Rank 0 says {message!r}: is it of another version?")
 
+    def _start(self, threads: int, gpus: int) -> None:
+        try:
+            shares = [share_of(self._place, gpus)] if gpus else []
+        except EngineError as error:
+            self._refusal = str(error)
+            return
+        self._engine = ProcessesEngine(1, threads, self._memory_bytes, shares)
+        self._engine.start()
+
     def _begin(self, ticket: int, call: str) -> None:
-        assert self._engine is not None
         function, _, arguments = json.loads(call)
         try:
+            if self._engine is None:
+                raise EngineLost(self._refusal)
             self._at = ticket, self._engine.submit(function, arguments)
         except EngineLost as error:
             where = f"rank {self._post.rank} on {socket.gethostname()}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from sweep.engines.certificates import private_folder
 from sweep.engines.death import WorkerDied
+from sweep.engines.devices import share_of
 from sweep.engines.memory import usable_memory
 from sweep.engines.srun.job import address_towards, tasks_on_node
 from sweep.engines.workers import MOST_STARTS, WorkerProcess
@@ -56,7 +57,7 @@ class Supervisor:
     Parameters
     ----------
     order
-        The driver's: the scheduler's address, the folder of the keys, the threads of a worker.
+        The driver's: the scheduler's address, the folder of the keys, a worker's threads and GPUs.
     scratch
         A folder for the worker, on this machine.
     """
@@ -67,6 +68,9 @@ class Supervisor:
         self._greeting = json.dumps(places | {"host": host, "scratch": str(scratch)})
         self._threads = order["threads"]
         self._memory_bytes = usable_memory() // tasks_on_node()
+        self._devices = (
+            share_of(int(os.environ["SLURM_LOCALID"]), order["gpus"]) if order["gpus"] else ()
+        )
         self._address = ""  # of the worker; none before it is ready
         self._said = b""  # by the driver, a line that has not ended
 
@@ -82,7 +86,11 @@ class Supervisor:
         while failed_starts < MOST_STARTS:
             self._address = ""
             try:
-                self._watch(WorkerProcess("sweep.engines.dask", self._threads, self._memory_bytes))
+                self._watch(
+                    WorkerProcess(
+                        "sweep.engines.dask", self._threads, self._memory_bytes, self._devices
+                    )
+                )
                 return
             except WorkerDied as death:
                 if self._address:
