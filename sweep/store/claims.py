@@ -133,8 +133,10 @@ class Claims:
             except FileNotFoundError:  # somebody took this process for dead, after a long pause
                 self._enter()
 
-    def take(self, block: Block) -> Claim | None:
+    def take(self, block: Block, *, suspects: bool = True) -> Claim | None:
         """Claim a block; None if another process that is at work has it.
+
+        Without `suspects`, none is taken at a point of which all of a process died.
 
         Raises
         ------
@@ -144,6 +146,8 @@ class Claims:
         claim = Claim(self.name, self.run)
         void: list[Path] = []
         for path in _files(self.store, block.name):
+            if claim.deaths and not suspects:
+                return None
             if _has_created(path, encode_json(asdict(claim))):
                 if void and not self._look(void[-1])[1]:  # another heir has come and gone
                     path.unlink()
