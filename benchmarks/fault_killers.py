@@ -39,6 +39,7 @@ from sweep import drive, durable, options, running
 from sweep.calls import Calls
 from sweep.plan import Block, Grid
 from sweep.store import BlockWriter, Store
+from sweep.store.claims import Claim, Claims
 from sweep.task import Computed, Evaluator
 
 ORDERS = "SWEEP_FAULTS"  # the environment variable that names the round's folder
@@ -247,6 +248,7 @@ def install(folder: Path) -> None:
     _wrap(BlockWriter, "commit", lambda commit: _watched_commit(killer, commit))
     # `sweep.run` is also the name of a function, which hides the module.
     run = importlib.import_module("sweep.run")
+    _wrap(Claims, "take", lambda take: _watched_claim(killer, take))
     _wrap(Store, "update_run", lambda update: _watched_update(killer, update))
     _wrap(options, "make_engine", lambda make: _watched_engines(killer, make))
     _wrap(run, "choose_grid", lambda choose: lambda pipeline, *rest: _grid(pipeline))
@@ -312,6 +314,18 @@ def _watched_commit(killer: Killer, commit: Callable[..., None]) -> Callable[...
         killer.end()
 
     return committed
+
+
+def _watched_claim(
+    killer: Killer, take: Callable[..., Claim | None]
+) -> Callable[..., Claim | None]:
+    def taken(claims: Claims, block: Block) -> Claim | None:
+        claim = take(claims, block)
+        if claim is not None:
+            killer.reach("claim", "after")
+        return claim
+
+    return taken
 
 
 def _watched_update(killer: Killer, update: Callable[..., None]) -> Callable[..., None]:

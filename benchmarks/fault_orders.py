@@ -128,6 +128,7 @@ STEPS = (
     _driver("start", "run number: half written", "write", "half", r"/runs/\.\d{4}\.json\."),
     _driver("start", "run number: before it is taken", "link", "before", r"/runs/\d{4}\.json<"),
     _driver("start", "run number: taken", "link", "after", r"/runs/\d{4}\.json<"),
+    _driver("work", "a block claimed, not handed out", "claim", "after", "", 9),
     _driver("work", "right after submitting", "submit", "after", "", 5),
     _driver(
         "first fold",

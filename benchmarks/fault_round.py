@@ -43,6 +43,7 @@ SWEEP = Path(sys.executable).with_name("sweep")
 SOME_FAILED, MISTAKE, INCOMPLETE, INTERRUPTED, KILLED = 1, 2, 3, 130, -9  # how a driver may end
 LONGEST_DRIVER = 120.0  # s; the sweep takes 6 s undisturbed
 LONGEST_ORPHAN = 60.0  # s that workers may outlive their driver
+LONGEST_JOINED = 60.0  # s
 POLL = 0.04  # s
 FAULTS_A_ROUND = 30  # or a few more, of drivers that start
 MOST_DRIVERS = 50  # a round
@@ -515,12 +516,19 @@ class Player:
         log_fault(self.folder, order, driver.pid, "driver", None)
         self._run_joined(order)
 
-    def _run_joined(self, order: Order) -> None:
-        """Run a driver that joins to its end; what it computes may be computed twice."""
+    def _run_joined(self, order: Order, late: "subprocess.Popen[bytes] | None" = None) -> None:
+        """Run a driver that joins to its end; what it computes may be computed twice.
+
+        It takes a `late` driver for dead, as after a long pause; else it would wait for its blocks.
+        """
         self.history.shared_runs |= {self._last_run(), self._last_run() + 1}
         said = self.folder / f"joined{order.number}.txt"
         joined = self._start(said, "--join")
-        self._wait(joined)
+        patience = time.monotonic() + LONGEST_JOINED
+        while joined.poll() is None and time.monotonic() < patience:
+            for claimant in (self.store / ".sweep" / "claimants").glob(f"*-{late and late.pid}-*"):
+                claimant.unlink(missing_ok=True)
+            self._wait(joined, POLL)
         if joined.poll() != SOME_FAILED or "Traceback" in said.read_text():
             self._violated(f"a driver that joined ended with {joined.poll()}:\n{said.read_text()}")
             self._end_driver(joined)
@@ -539,7 +547,7 @@ class Player:
             order = self._placed[fault.order]
             self._wait_until_stopped(fault.pid)
             if fault.kind == Kind.WORKER_LATE:
-                self._run_joined(order)
+                self._run_joined(order, driver)
             else:
                 self._wait(driver, 0.1 + order.delay_ms / 200)
             if fault.kind == Kind.WORKER_ORPHANED:

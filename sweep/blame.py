@@ -25,8 +25,9 @@ class Attempt:
     """An attempt at a block; points are counted in C order.
 
     `first` is the suspect, `condemned` are those that are not computed any more, with an error's
-    type and text; `deaths` counts the workers that died at each point, and `unexplained` those
-    that died nobody knows at which.
+    type and text; `deaths` counts the workers that died at each point, `unexplained` those that
+    died nobody knows at which, and `ends` how often all of a process and its workers died while a
+    point was at work.
     """
 
     block: Block
@@ -35,28 +36,35 @@ class Attempt:
     condemned: dict[int, tuple[str, str]] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     unexplained: int = 0
-    is_suspect: bool = False  # all that ran it died before, and it may be why
+    ends: Counter[int] = field(default_factory=Counter)
 
     @classmethod
-    def after(cls, block: Block, attempts: int, deaths: Counter[int]) -> "Attempt":
-        """Return the attempt at a block that follows on so many, by processes that are gone.
-
-        `deaths` counts how often all of a process and its workers died while a point was at work.
-        """
-        found = cls(block, attempts + 1, deaths=Counter(deaths))
-        for point, count in deaths.most_common():
+    def after(cls, block: Block, attempts: int, ends: Counter[int]) -> "Attempt":
+        """Return the attempt at a block that follows on so many, by processes that are gone."""
+        found = cls(block, attempts + 1, ends=Counter(ends))
+        for point, count in ends.most_common():
             if count >= ENOUGH_UNKNOWN:
                 reason = f"{count} times all that ran it was killed, its driver, too."
                 found.condemned[point] = ("WorkerDied", reason)
             elif found.first is None:
-                found.first, found.is_suspect = point, True
+                found.first = point
         return found
+
+    @property
+    def suspicion(self) -> int:
+        """How often all that ran it died at the same point, of those that are computed still."""
+        counts = (count for point, count in self.ends.items() if point not in self.condemned)
+        return max(counts, default=0)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Tell whether a point of it may be why all that ran it died."""
+        return self.suspicion > 0
 
     @property
     def needs_quiet(self) -> bool:
         """Tell whether nothing else may be at work: else an innocent point would be blamed."""
-        suspects = (count for point, count in self.deaths.items() if point not in self.condemned)
-        return self.is_suspect and max(suspects, default=0) + 1 >= ENOUGH_UNKNOWN
+        return self.suspicion + 1 >= ENOUGH_UNKNOWN
 
     def message(self) -> list[Any]:
         """Return what a worker is told: see ``worker.run_batch``."""

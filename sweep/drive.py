@@ -234,8 +234,7 @@ class Drive:
     ) -> None:
         self._engine = engine
         self._feed = feed
-        self._suspects: deque[Attempt] = deque()  # left by processes that are gone
-        self._tried: int | None = None  # ticket of the suspect that is at work
+        self._tried: int | None = None  # ticket of the last suspect
         self._again: deque[Attempt] = deque()
         self._orders = orders
         self._failed_points = failed_points
@@ -284,7 +283,7 @@ class Drive:
     # --- handing out ---------------------------------------------------------------------
 
     def _has_nothing(self) -> bool:
-        return not self._again and not self._suspects and self._feed.is_over()
+        return not self._again and self._feed.is_over()
 
     def _is_late(self) -> bool:
         until = self._orders.until
@@ -342,31 +341,30 @@ class Drive:
 
         What somebody else has committed meanwhile is counted and left out.
         """
-        if self._again:
-            return self._alone_if_need_be(self._again)
-        if not self._suspects:
-            batch = self._fresh_batch(tally)
-            if batch or not self._suspects:
-                return batch
-        # At these whole processes died: one at a time, so that another death says more.
-        if self._tried in self._live:
-            return self._fresh_batch(tally)
-        return self._alone_if_need_be(self._suspects)
-
-    def _alone_if_need_be(self, waiting: deque[Attempt]) -> list[Attempt]:
-        """Return the first that waits; nothing while others are at work beside whom it may not."""
-        return [] if waiting[0].needs_quiet and self._live else [waiting.popleft()]
+        if not self._again and (batch := self._fresh_batch(tally)):
+            return batch
+        if not self._again or (self._again[0].needs_quiet and self._live):
+            return []
+        return [self._again.popleft()]
 
     def _fresh_batch(self, tally: Tally) -> list[Attempt]:
+        """Return blocks that nobody has tried, as far as is known.
+
+        At a suspect a whole process died: one is tried at a time, so that another death says more.
+        """
         batch: list[Attempt] = []
         wanted = self._batch_blocks()
-        while len(batch) < wanted and (attempt := self._feed.next()):
+        while len(batch) < wanted:
+            is_none_tried = not self._again and self._tried not in self._live
+            attempt = self._feed.next(suspects=is_none_tried)
+            if attempt is None:
+                break
             failed = self._failed_points(attempt.block)
             if failed is not None:
                 tally.count(attempt.block.points, failed)
                 self._feed.release(attempt.block)
             elif attempt.is_suspect:
-                self._suspects.append(attempt)
+                self._again.append(attempt)
             else:
                 batch.append(attempt)
         return batch

@@ -23,8 +23,11 @@ class Feed(Protocol):
 
     left: int  # blocks that may come still, about
 
-    def next(self) -> Attempt | None:
-        """Return a block to compute; None if there is none now."""
+    def next(self, *, suspects: bool = True) -> Attempt | None:
+        """Return a block to compute; None if there is none now.
+
+        Without `suspects`, none at which all of a process died: others may take it, too.
+        """
 
     def is_over(self) -> bool:
         """Tell whether none will come any more, unless one is released."""
@@ -48,7 +51,7 @@ class PlanFeed:
         self._blocks = iter(blocks)
         self.left = left
 
-    def next(self) -> Attempt | None:
+    def next(self, *, suspects: bool = True) -> Attempt | None:
         """Return the next block."""
         block = next(self._blocks, None)
         self.left -= block is not None
@@ -84,11 +87,11 @@ class ClaimedFeed:
         self._look_at = 0.0
         self.left = plan.blocks_left
 
-    def next(self) -> Attempt | None:
+    def next(self, *, suspects: bool = True) -> Attempt | None:
         """Return the next block that nobody is at."""
         while True:
             for block in self._blocks:
-                claim = self._claims.take(block)
+                claim = self._claims.take(block, suspects=suspects)
                 if claim is not None:
                     self.left -= 1
                     return Attempt.after(block, claim.attempts, claim.deaths)
@@ -128,20 +131,24 @@ class ShareFeed:
         number, count = share
         mine = self._left()[number::count]
         self._blocks, self.left = self._made(mine), len(mine)
-        self._has_looked = self._has_taken = self._is_over = False
+        self._has_looked = self._is_over = False
+        self._has_taken = self._has_seen_all = False  # since the last look
 
-    def next(self) -> Attempt | None:
+    def next(self, *, suspects: bool = True) -> Attempt | None:
         """Return the next block, of the own share or, when that is done, of others'."""
         while not self._is_over:
+            self._has_seen_all &= suspects
             for block in self._blocks:
                 self.left -= 1
-                claim = self._claims.take(block)
+                claim = self._claims.take(block, suspects=suspects)
                 if claim is not None:
                     self._has_taken = self._has_had[block.number] = True
                     return Attempt.after(block, claim.attempts, claim.deaths)
             if self._has_looked and not self._has_taken:
-                self._is_over = True
-            else:
+                self._is_over = self._has_seen_all
+                if not suspects:
+                    break
+            if not self._is_over:
                 self._look_again()
         return None
 
@@ -170,7 +177,7 @@ class ShareFeed:
         doubtful = self._rng.permutation(left[is_taken])[:MOST_DOUBTS]
         found = np.concatenate([free, doubtful])
         self._blocks, self.left = self._made(found), len(found)
-        self._has_looked, self._has_taken = True, False
+        self._has_looked, self._has_taken, self._has_seen_all = True, False, True
 
     def _left(self) -> np.ndarray:
         """Return the numbers of the blocks that are left: one look into one folder."""

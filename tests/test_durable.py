@@ -60,9 +60,8 @@ class Disk:
                 has_name = isinstance(kept, dict) and kept.get(name) == names[name]
                 if not path.name.endswith(".partial") and not (has_name and self._is_safe(path)):
                     found.add(str(path.relative_to(self.root)))
-        return {
-            path for path in found if "/marks/" not in path
-        }  # they are for a kill, not for that
+        for_kills = ("/.sweep/marks/", "/.sweep/claims/", "/.sweep/claimants/")  # and not for that
+        return {path for path in found if not any(name in path for name in for_kills)}
 
     def _is_safe(self, path: Path) -> bool:
         """Tell whether a file's bytes are safe, or whether a folder was synced at all."""

@@ -54,6 +54,10 @@ class Claim:
     attempts: int = 0
     deaths: Counter[int] = field(default_factory=Counter)
 
+    def encode(self) -> bytes:
+        """Return the claim as it stands in its file."""
+        return encode_json({**vars(self), "deaths": dict(self.deaths)})
+
     @classmethod
     def read(cls, path: Path) -> "Claim | None":
         """Return the claim in a file; None if it is not written yet, or damaged.
@@ -71,8 +75,9 @@ class Claim:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        is_named = isinstance(found.claimant, str) and Path(found.claimant).name == found.claimant
-        is_sound = is_named and type(found.run) is int and type(found.attempts) is int
+        name = found.claimant
+        is_name = isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".")
+        is_sound = is_name and type(found.run) is int and type(found.attempts) is int
         return found if is_sound else None
 
 
@@ -133,8 +138,10 @@ class Claims:
             except FileNotFoundError:  # somebody took this process for dead, after a long pause
                 self._enter()
 
-    def take(self, block: Block) -> Claim | None:
+    def take(self, block: Block, *, suspects: bool = True) -> Claim | None:
         """Claim a block; None if another process that is at work has it.
+
+        Without `suspects`, none is taken at a point of which all of a process died.
 
         Raises
         ------
@@ -144,7 +151,9 @@ class Claims:
         claim = Claim(self.name, self.run)
         void: list[Path] = []
         for path in _files(self.store, block.name):
-            if _has_created(path, encode_json(asdict(claim))):
+            if claim.deaths and not suspects:
+                return None
+            if _has_created(path, claim.encode()):
                 if void and not self._look(void[-1])[1]:  # another heir has come and gone
                     path.unlink()
                     return None
@@ -332,7 +341,7 @@ def _has_created(path: Path, data: bytes) -> bool:
         return False
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True)
-        file = path.open("xb", buffering=0)
+        return _has_created(path, data)
     try:
         with file:  # a file server may not say before the end that it is full
             if file.write(data) != len(data):
