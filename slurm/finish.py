@@ -41,7 +41,7 @@ def finish(path: Path, number: int, rounds: int) -> tuple[str, int]:
             said = "Submitted again as often as allowed: see its logs, then sweep submit."
             return f"{left}. {said}", todo.points_left
         elements = min(record["submission"]["elements"], todo.blocks_left)
-        jobs = submit_run(store, number, record, elements, rounds - 1)
+        jobs = submit_run(store, number, elements, rounds - 1)
         return f"{left}; submitted again as {', '.join(jobs)}.", 0
 
 

@@ -6,7 +6,11 @@ State lives in the store alone. A submission is a run of the store, whose record
 
 import re
 import shlex
+import shutil
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -203,9 +207,9 @@ def submit(
     planned = draft(pipeline, study, path, site, wish, timing)
     _check(planned)
     with writing(path):
-        if store is None:
-            store = create_with(pipeline, study, path, planned.grid)
-        with Lease.take(store):
+        is_new = store is None
+        store = store or create_with(pipeline, study, path, planned.grid)
+        with Lease.take(store), _removed_if_refused(store, is_new):
             note_the_killed(store, has_ended(store.path))
             options = Options(
                 "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
@@ -223,6 +227,17 @@ def _check(planned: Draft) -> None:
         ask("sbatch", "--test-only", script=planned.finalizer)
     except EngineError as error:
         raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
+
+
+@contextmanager
+def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
+    """Remove a store that was made for a submission which SLURM refuses."""
+    try:
+        yield
+    except SubmitError:
+        if is_new and not store.run_files():
+            shutil.rmtree(store.path)
+        raise
 
 
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
@@ -251,34 +266,54 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     }
     store.update_run(number, record)
     try:
-        return submit_run(store, number, record, job.elements, ROUNDS)
+        return submit_run(store, number, job.elements, ROUNDS)
     except EngineError as error:
-        if not store.read_run(number)["jobs"]:
-            for file in (script, finalizer, store.run_files()[number]):
-                file.unlink(missing_ok=True)
+        record = store.read_run(number)
+        if record["jobs"]:  # elements of it may be at work by now
+            store.update_run(number, record | {"state": "interrupted", "ended": time.time()})
+        else:
+            store.run_files()[number].unlink()
+            _remove_folder(folder, script, finalizer)
         raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
 
 
-def submit_run(
-    store: Store, number: int, record: dict[str, Any], elements: int, rounds: int
-) -> list[str]:
+def _remove_folder(folder: Path, *scripts: Path) -> None:
+    """Remove scripts that were not submitted, and their folder if there is nothing else in it."""
+    for script in scripts:
+        script.unlink()
+    with suppress(OSError):
+        (folder / "logs").rmdir()
+        folder.rmdir()
+
+
+def submit_run(store: Store, number: int, elements: int, rounds: int) -> list[str]:
     """Give the scripts of a run to SLURM, for so many elements; return the jobs' numbers.
 
     Raises
     ------
     EngineError
-        If SLURM refuses.
+        If SLURM refuses one of them; those that it took are cancelled.
     """
-    told = record["submission"]
-    folder = folder_of(store.path)
-    script = str(folder / told["script"])
     found: list[str] = []
+    try:
+        for job in _submitted(folder_of(store.path), store.read_run(number), elements, rounds):
+            found.append(job)
+            record = store.read_run(number)  # elements that run already may have changed it
+            store.update_run(number, record | {"jobs": [*record["jobs"], job]})
+    except EngineError:
+        if found:
+            with suppress(EngineError):
+                ask("scancel", *found)
+        raise
+    return found
 
-    def remember(job: str) -> None:
-        found.append(job)
-        record["jobs"] = [*record["jobs"], job]
-        store.update_run(number, record)
 
+def _submitted(
+    folder: Path, record: Mapping[str, Any], elements: int, rounds: int
+) -> Iterator[str]:
+    """Give the scripts in a folder to SLURM, and yield each job's number."""
+    told, found = record["submission"], []
+    script = str(folder / told["script"])
     if told["via"] == ARRAY:
         size = min(told["max_array_size"], elements)
         running = told["max_running"] and max(1, told["max_running"] * size // elements)
@@ -286,15 +321,18 @@ def submit_run(
         for first in range(0, elements, size):
             count = min(size, elements - first)
             array = f"--array=0-{count - 1}{throttle}"
-            remember(sbatch(array, script, str(first), str(elements)))
+            found.append(sbatch(array, script, str(first), str(elements)))
+            yield found[-1]
     else:
-        remember(sbatch(script))
+        found.append(sbatch(script))
+        yield found[-1]
     finalizer = [str(folder / told["finalizer"]), str(rounds)]
-    remember(sbatch(f"--dependency=afterany:{':'.join(found)}", *finalizer))
+    after = f"--dependency=afterany:{':'.join(found)}"
+    first_one = sbatch(after, *finalizer)
+    yield first_one
     # If that one is killed, this one takes its place; else SLURM forgets it.
     forget = "--kill-on-invalid-dep=yes"
-    remember(sbatch(f"--dependency=afternotok:{found[-1]}", forget, *finalizer))
-    return found
+    yield sbatch(f"{after},afternotok:{first_one}", forget, *finalizer)
 
 
 def sbatch(*arguments: str) -> str:

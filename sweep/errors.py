@@ -125,7 +125,8 @@ def short_path(path: Path) -> str:
         here = Path.cwd()
     except OSError:  # it was removed
         return str(path)
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    text = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return f"./{text}" if text.startswith("-") else text  # else it would be read as an option
 
 
 def resume_command(store: str | Path) -> str:

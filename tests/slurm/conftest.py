@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from desk import Desk
 
 from slurm.throwaway import ProgramsMissing, Throwaway
 
@@ -42,6 +43,14 @@ def cluster() -> Iterator[Throwaway]:
         cluster.stop()
 
 
+@pytest.fixture
+def desk(cluster: Throwaway, tmp_path: Path) -> Iterator[Desk]:
+    """Where commands for the cluster are typed; no job and no process is left in the end."""
+    desk = Desk(cluster, tmp_path)
+    yield desk
+    desk.tidy()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show how the logs of the cluster end, where a test of it fails."""
@@ -49,6 +58,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.failed and isinstance(cluster, Throwaway):
         for log in sorted(cluster.logs.glob("slurm*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            report.sections.append((log.name, "\n".join(lines)))
+            report.sections.append((log.name, end_of(log)))
+    desk = getattr(item, "funcargs", {}).get("desk")
+    if report.failed and isinstance(desk, Desk):
+        for log in sorted(desk.folder.rglob("*.jobs/logs/*.log")):
+            report.sections.append((log.name, end_of(log)))
     return report
+
+
+def end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])

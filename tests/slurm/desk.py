@@ -1,0 +1,171 @@
+"""A desk on the login node of the throw-away SLURM: commands are typed, stores are watched."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+
+from slurm.throwaway import Throwaway
+from slurm.throwaway.processes import of_jobs
+from sweep.journal import Record, journals, read_from
+from sweep.store import Store, exists
+
+STUDIES = Path(__file__).parents[1] / "studies"
+ERRANDS = STUDIES / "errands.py"
+ALL_DONE, SOME_FAILED, MISTAKE, INCOMPLETE = 0, 1, 2, 3
+PATIENCE = 180.0  # s; what is waited for takes some seconds
+SITE = 'partition = "main"\nlauncher = "srun --mpi=pmi2"\n'
+
+Answer = TypeVar("Answer")
+
+
+class Desk:
+    """Types commands in a folder, as a client of a cluster.
+
+    Points of `ERRANDS` leave a line in the file `notes` when they begin.
+    """
+
+    def __init__(self, cluster: Throwaway, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.notes = folder / "notes"
+        self.variables: dict[str, str] = {}
+        self.crashed: set[str] = set()
+        self.write_site()
+
+    def write_site(self, more: str = "") -> None:
+        """Write the site file anew."""
+        (self.folder / "site.toml").write_text(SITE + more)
+
+    def command(self, *words: object) -> list[str]:
+        return [sys.executable, "-P", "-m", "sweep", *map(str, words)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**self.cluster.environment, "NOTES": str(self.notes), **self.variables}
+
+    def sweep(self, *words: object, code: int = ALL_DONE, folder: Path | None = None) -> str:
+        """Type a command, see that it ends with this code, and return all that it said."""
+        done = subprocess.run(
+            self.command(*words),
+            cwd=folder or self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout
+        return done.stdout
+
+    def submit(self, store: str, *words: object, study: Path = ERRANDS) -> list[str]:
+        """Submit a sweep and return the numbers of its jobs: arrays, then two finalizers."""
+        self.sweep("submit", study, store, *words, "--site", "site.toml")
+        newest = self.store(store)
+        jobs: list[str] = newest.read_run(max(newest.run_files()))["jobs"]
+        return jobs
+
+    def status(self, store: str) -> str:
+        """Return what is said of a sweep that is not complete."""
+        return self.sweep("status", store, code=INCOMPLETE)
+
+    def store(self, name: str) -> Store:
+        return Store(self.folder / name)
+
+    def points(self, name: str) -> dict[str, int]:
+        """Return how many points are in each state; none if there is no store yet."""
+        if not exists(self.folder / name):
+            return {}
+        return {state: n for state, n in self.store(name).count_points().items() if n}
+
+    def is_complete(self, name: str) -> bool:
+        return self.points(name).keys() <= {"done", "failed"}
+
+    def queue(self) -> dict[str, str]:
+        """Return the states of jobs and elements that are queued or run."""
+        lines = self.cluster.run("squeue", "-h", "-r", "-o", "%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def is_quiet(self) -> bool:
+        return not self.queue()
+
+    def wait(self, condition: Callable[[], Answer], seconds: float = PATIENCE) -> Answer:
+        """Wait until a condition holds."""
+        end = time.monotonic() + seconds
+        while not (answer := condition()):
+            assert time.monotonic() < end, (
+                f"not within {seconds:.0f} s; in the queue: {self.queue()}"
+            )
+            time.sleep(0.2)
+        return answer
+
+    def crash(self, node: str) -> None:
+        """Let a node lose its power, and have SLURM notice at once."""
+        self.crashed.add(node)
+        self.cluster.crash(node)
+        self.cluster.run("scontrol", "update", f"node={node}", "state=down", "reason=crash")
+
+    def revive(self) -> None:
+        """Bring crashed nodes back."""
+        for node in self.crashed:
+            self.cluster.revive(node)
+        self.crashed.clear()
+
+    def hurry(self) -> None:
+        """Have jobs that were requeued begin now, not in two minutes."""
+        for job, state in self.queue().items():
+            if state == "PENDING":
+                self.cluster.run("scontrol", "update", f"job={job}", "starttime=now")
+
+    def begun(self) -> Counter[tuple[int, int]]:
+        """Return how often points have begun in jobs."""
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        words = (line.split() for line in lines)
+        return Counter((int(word[0]), int(word[1])) for word in words if len(word) == 3)
+
+    def repeated(self) -> int:
+        """Return how often points have begun in jobs beyond once each."""
+        return sum(self.begun().values()) - len(self.begun())
+
+    def records(self, name: str) -> list[Record]:
+        """Return what workers have committed of a sweep."""
+        files = journals(self.store(name).journal_folder)
+        return [record for file in files for record, _ in read_from(file, 0)]
+
+    def runs(self, name: str) -> dict[int, str]:
+        """Return the states of a sweep's runs."""
+        store = self.store(name)
+        return {number: store.read_run(number)["state"] for number in store.run_files()}
+
+    def processes(self) -> set[int]:
+        """Return the processes of jobs."""
+        return of_jobs(self.cluster.conf)
+
+    def tidy(self) -> None:
+        """End all jobs, bring all nodes back, and see that nothing is left running."""
+        self.revive()
+        if jobs := {job.partition("_")[0] for job in self.queue()}:
+            self.cluster.run("scancel", *jobs)
+        self.wait(self.is_quiet)
+        self.wait(lambda: not self.processes())
+
+
+def expected(streets: int, houses: int) -> np.ndarray:
+    """Return what `ERRANDS` gives, where no point fails."""
+    return np.add.outer(np.arange(streets), np.arange(houses) / 10)
+
+
+def check_complete(desk: Desk, name: str, streets: int, houses: int) -> xr.Dataset:
+    """See that a sweep of `ERRANDS` is done and its values right; return it."""
+    found = xr.open_zarr(desk.folder / name).load()
+    assert (found.status == 1).all(), desk.points(name)
+    np.testing.assert_array_equal(found.errand, expected(streets, houses))
+    return found

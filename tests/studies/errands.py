@@ -1,0 +1,60 @@
+"""How long do errands take? Points that wait, note that they were begun, and may end badly.
+
+Nothing here is heavy to import: many processes do.
+"""
+
+import os
+import signal
+import time
+from typing import Annotated
+
+from sweep import Axis, Pipeline, Var
+
+
+def errand(
+    street: int, house: int, pause: float = 0.0, deeds: str = ""
+) -> Annotated[float, Var((), "m", "how far it is")]:
+    """Go there; `deeds` says what happens on the way: "die 2 3 and wait 4 1"."""
+    note(street, house)
+    time.sleep(pause)
+    for deed in filter(None, deeds.split(" and ")):
+        name, at_street, at_house = deed.split()
+        if (at_street, at_house) == (str(street), str(house)):
+            DEEDS[name]()
+    return street + house / 10
+
+
+def note(street: int, house: int) -> None:
+    """Leave a line in the file $NOTES, if there is one: the point, and the batch job it is in."""
+    if notes := os.environ.get("NOTES"):
+        handle = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(handle, f"{street} {house} {os.environ.get('SLURM_JOB_ID', '')}\n".encode())
+        os.close(handle)
+
+
+def die() -> None:
+    """Kill the worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def topple() -> None:
+    """Kill who drives the worker, in a batch job; it is a person's command elsewhere."""
+    if "SLURM_JOB_ID" in os.environ:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
+def wait_once() -> None:
+    """Take long, but for the second time."""
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        time.sleep(600)
+
+
+def fail() -> None:
+    """Raise."""
+    raise ValueError("nobody is at home")
+
+
+DEEDS = {"die": die, "topple": topple, "wait": wait_once, "fail": fail}
+
+pipeline = Pipeline(errand, axes=[Axis("street", range(4)), Axis("house", range(4))])
