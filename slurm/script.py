@@ -248,7 +248,7 @@ def _mpi_lines(job: Job, site: Site, submission: Submission) -> list[str]:
     if Path(words[0]).name == "srun" and not kills:  # else a death leaves the other ranks waiting
         words.append("--kill-on-bad-exit=1")
     work = _work(submission, "--on mpi")
-    ranks = f'{" ".join(map(quoted, words))} "$python" -P -m mpi4py -m {work}'
+    ranks = f'{" ".join(map(quoted, words))} "$python" -P -m {work}'
     return [_cores_of_srun(job), *_LOOP.replace("RANKS", ranks).rstrip().split("\n")]
 
 
