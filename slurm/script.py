@@ -249,7 +249,7 @@ def _mpi_lines(job: Job, site: Site, submission: Submission) -> list[str]:
         if not any(word == "-K" or word.startswith("--kill-on-bad-exit") for word in words):
             words.append("--kill-on-bad-exit=1")  # else a death leaves the other ranks waiting
     work = _work(submission, "--on mpi")
-    ranks = f'{" ".join(map(quoted, words))} "$python" -P -m mpi4py -m {work}'
+    ranks = f'{" ".join(map(quoted, words))} "$python" -P -m {work}'
     return [_cores_of_srun(job), *skip, *_LOOP.replace("RANKS", ranks).rstrip().split("\n")]
 
 

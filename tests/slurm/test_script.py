@@ -231,7 +231,7 @@ def test_ranks_are_started_by_the_launcher_and_killed_together(bench):
     script = script_of(MPI, submission=replace(SUBMISSION, python=str(bench.python)))
 
     assert bench.run(script) == (0, "")
-    ranks = [str(bench.python), "-P", "-m", "mpi4py", "-m"]
+    ranks = [str(bench.python), "-P", "-m"]
     ranks += work("/home/me/runs/a.zarr", "--on", "mpi")
     assert bench.calls() == [
         ["srun", "--mpi=pmi2", "--kill-on-bad-exit=1", *ranks],
@@ -241,7 +241,7 @@ def test_ranks_are_started_by_the_launcher_and_killed_together(bench):
 
 @pytest.mark.parametrize("own", ["srun -K", "srun --kill-on-bad-exit=0", "mpiexec -n 3"])
 def test_other_launchers_are_taken_as_they_are(own):
-    assert f'    {own} "$python" -P -m mpi4py' in script_of(MPI, Site(launcher=own))
+    assert f'    {own} "$python" -P -m sweep' in script_of(MPI, Site(launcher=own))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_whatever_things_are_called_the_intended_is_run_and_nothing_else(
             DASK: work(where, "--on", "srun"),
             "finalizer": ["sweep", "finish", where, "--run", "3", "--rounds", "6"],
         }
-        ranks = [str(interpreter), "-P", "-m", "mpi4py", "-m", *work(where, "--on", "mpi")]
+        ranks = [str(interpreter), "-P", "-m", *work(where, "--on", "mpi")]
         launcher = [*site.launcher, *site_kills(site), *ranks]
         status = ["python", "-P", "-m", "sweep", "status", where]
         expected = [["module", "load", one] for one in site.modules]
