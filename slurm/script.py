@@ -243,18 +243,28 @@ def _dask_lines(job: Job, site: Site, submission: Submission) -> list[str]:
 
 
 def _mpi_lines(job: Job, site: Site, submission: Submission) -> list[str]:
-    words = list(site.launcher)
-    kills = any(word == "-K" or word.startswith("--kill-on-bad-exit") for word in words)
-    if Path(words[0]).name == "srun" and not kills:  # else a death leaves the other ranks waiting
-        words.append("--kill-on-bad-exit=1")
+    words, skip = list(site.launcher), []
+    if Path(words[0]).name == "srun":
+        skip = _SKIP.rstrip().split("\n")
+        if not any(word == "-K" or word.startswith("--kill-on-bad-exit") for word in words):
+            words.append("--kill-on-bad-exit=1")  # else a death leaves the other ranks waiting
     work = _work(submission, "--on mpi")
     ranks = f'{" ".join(map(quoted, words))} "$python" -P -m {work}'
-    return [_cores_of_srun(job), *_LOOP.replace("RANKS", ranks).rstrip().split("\n")]
+    return [_cores_of_srun(job), *skip, *_LOOP.replace("RANKS", ranks).rstrip().split("\n")]
 
 
 def _cores_of_srun(job: Job) -> str:
     return f"export SRUN_CPUS_PER_TASK={job.cores}  # srun does not take it from --cpus-per-task"
 
+
+# Seen with mpich 5: a step of the same number as one that was killed on that node does not start.
+_SKIP = f"""\
+# mpich names its shared memory by job and step, and what was killed leaves it: a job that was
+# requeued takes other numbers for its steps.
+for ((skip = {MOST_STARTS} * ${{SLURM_RESTART_COUNT:-0}}; skip > 0; skip--)); do
+    srun --ntasks=1 --nodes=1 --mpi=none true
+done
+"""
 
 _LOOP = f"""\
 child='' heard='' leaving=''

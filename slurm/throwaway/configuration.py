@@ -60,6 +60,8 @@ def configuration(
         "ClusterName": "throwaway",
         "SlurmctldHost": f"{host}({address})",
         "SlurmctldPort": ports[0],
+        # Two on one machine must not have jobs of the same number: mpich names shared memory so.
+        "FirstJobId": 1000 * ports[0],
         "CommunicationParameters": listening(address),
         "SlurmUser": user,
         "SlurmdUser": user,

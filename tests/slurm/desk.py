@@ -125,15 +125,26 @@ class Desk:
             if state == "PENDING":
                 self.cluster.run("scontrol", "update", f"job={job}", "starttime=now")
 
-    def begun(self) -> Counter[tuple[int, int]]:
-        """Return how often points have begun in jobs."""
+    def begun(self) -> list[tuple[tuple[int, int], str]]:
+        """Return each point that has begun, and the job, or whoever, that it began in.
+
+        Points that were timed before are left out.
+        """
         lines = self.notes.read_text().splitlines() if self.notes.exists() else []
-        words = (line.split() for line in lines)
-        return Counter((int(word[0]), int(word[1])) for word in words if len(word) == 3)
+        words = [line.split() for line in lines]
+        return [((int(word[0]), int(word[1])), word[2]) for word in words if len(word) == 3]
+
+    def at_work(self) -> list[str]:
+        """Return the jobs that have begun a point, the first one first."""
+        return list(dict.fromkeys(who for _, who in self.begun()))
+
+    def times_begun(self) -> Counter[tuple[int, int]]:
+        """Return how often each point has begun."""
+        return Counter(point for point, _ in self.begun())
 
     def repeated(self) -> int:
-        """Return how often points have begun in jobs beyond once each."""
-        return sum(self.begun().values()) - len(self.begun())
+        """Return how often points have begun beyond once each."""
+        return len(self.begun()) - len(self.times_begun())
 
     def records(self, name: str) -> list[Record]:
         """Return what workers have committed of a sweep."""

@@ -6,6 +6,7 @@ Nothing here is heavy to import: many processes do.
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Annotated
 
 from sweep import Axis, Pipeline, Var
@@ -14,7 +15,7 @@ from sweep import Axis, Pipeline, Var
 def errand(
     street: int, house: int, pause: float = 0.0, deeds: str = ""
 ) -> Annotated[float, Var((), "m", "how far it is")]:
-    """Go there; `deeds` says what happens on the way: "die 2 3 and wait 4 1"."""
+    """Go there; `deeds` says what happens on the way: "die 2 3 and fail 4 1"."""
     note(street, house)
     time.sleep(pause)
     for deed in filter(None, deeds.split(" and ")):
@@ -25,10 +26,11 @@ def errand(
 
 
 def note(street: int, house: int) -> None:
-    """Leave a line in the file $NOTES, if there is one: the point, and the batch job it is in."""
+    """Leave a line in the file $NOTES, if there is one: the point, and in which job or by $WHO."""
     if notes := os.environ.get("NOTES"):
+        who = os.environ.get("SLURM_JOB_ID", os.environ.get("WHO", ""))
         handle = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(handle, f"{street} {house} {os.environ.get('SLURM_JOB_ID', '')}\n".encode())
+        os.write(handle, f"{street} {house} {who}\n".encode())
         os.close(handle)
 
 
@@ -44,9 +46,11 @@ def topple() -> None:
         time.sleep(600)
 
 
-def wait_once() -> None:
-    """Take long, but for the second time."""
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+def linger() -> None:
+    """Take long, in the first job that comes here."""
+    here = Path(os.environ["NOTES"]).with_name("lingered")
+    if "SLURM_JOB_ID" in os.environ and not here.exists():
+        here.touch()
         time.sleep(600)
 
 
@@ -55,6 +59,6 @@ def fail() -> None:
     raise ValueError("nobody is at home")
 
 
-DEEDS = {"die": die, "topple": topple, "wait": wait_once, "fail": fail}
+DEEDS = {"die": die, "topple": topple, "linger": linger, "fail": fail}
 
 pipeline = Pipeline(errand, axes=[Axis("street", range(4)), Axis("house", range(4))])
