@@ -70,8 +70,8 @@ def queue_text(found: Sequence[Job]) -> str:
     return ", ".join(texts) + (f" (waiting for: {why})" if why else "")
 
 
-def ask(*command: str, script: str = "", seconds: float = ASK_SECONDS) -> str:
-    """Run a command of SLURM, that reads `script`, and return what it prints, if it does in time.
+def ask(*command: str, seconds: float = ASK_SECONDS) -> str:
+    """Run a command of SLURM and return what it prints, if it does in time.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def ask(*command: str, script: str = "", seconds: float = ASK_SECONDS) -> str:
     try:
         done = subprocess.run(
             command,
-            input=script,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",

@@ -268,9 +268,10 @@ done
 
 _LOOP = f"""\
 child='' heard='' leaving=''
-# stop feeding; srun hands it on to all ranks
+# USR1: begin no more; USR2: end at once; srun hands them on to all ranks. Not TERM: ranks get that
+# when one of them has died, too.
 trap 'heard=1 leaving=USR1; kill -s USR1 "$child" 2>/dev/null' USR1
-trap 'heard=1 leaving=TERM; kill -s TERM "$child" 2>/dev/null' TERM
+trap 'heard=1 leaving=TERM; kill -s USR2 "$child" 2>/dev/null' TERM
 for start in {{1..{MOST_STARTS}}}; do
     RANKS &
     child=$!

@@ -72,6 +72,17 @@ class Draft:
     grid: Grid
     blocks_left: int
 
+    def check(self) -> None:
+        """Refuse what cannot be written as a script.
+
+        Raises
+        ------
+        SubmitError
+            With what it is.
+        """
+        assert self.script
+        assert self.finalizer
+
     @property
     def script(self) -> str:
         """The batch script."""
@@ -205,7 +216,7 @@ def submit(
             return None
     timing = timed_if_possible(pipeline, study, reporter)
     planned = draft(pipeline, study, path, site, wish, timing)
-    _check(planned)
+    planned.check()
     with writing(path):
         is_new = store is None
         store = store or create_with(pipeline, study, path, planned.grid)
@@ -217,16 +228,6 @@ def submit(
             make_ready(store, pipeline, study, options, reporter)
             planned = draft(pipeline, study, path, site, wish, timing)
             return Submitted(store, _hand_in(store, study, planned), planned)
-
-
-def _check(planned: Draft) -> None:
-    """Have SLURM say whether it would take the jobs, before anything is made."""
-    array = [f"--array=0-{planned.job.arrays[0][1] - 1}"] if planned.job.via == ARRAY else []
-    try:
-        ask("sbatch", "--test-only", *array, script=planned.script)
-        ask("sbatch", "--test-only", script=planned.finalizer)
-    except EngineError as error:
-        raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
 
 
 @contextmanager

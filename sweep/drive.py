@@ -84,11 +84,15 @@ class Stop:
         self._may_drop = False
 
     @contextmanager
-    def on_signals(self, say: Callable[[str], None], *, in_job: bool = False) -> Iterator[None]:
+    def on_signals(
+        self, say: Callable[[str], None], *, in_job: bool = False, with_ranks: bool = False
+    ) -> Iterator[None]:
         """Take Ctrl-C and SIGTERM as that wish, where this is the main thread.
 
         With `in_job`, as a batch system means them: SIGUSR1 says that time is nearly over, so
-        that no more blocks are begun, and SIGTERM that the end comes within seconds.
+        that no more blocks are begun, and SIGTERM that the end comes within seconds. `with_ranks`
+        SIGUSR2 says the latter. SIGTERM is what a launcher sends after the death of a rank, and
+        must not be obeyed: to end in order would wipe out what tells who is to blame.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -112,9 +116,14 @@ class Stop:
         def hurry(number: int, frame: object) -> None:
             self.is_short_of_time = True
 
+        def let_be(number: int, frame: object) -> None:
+            pass
+
         handlers = {signal.SIGINT: ask, signal.SIGTERM: end if in_job else ask}
         if in_job:
             handlers[signal.SIGUSR1] = hurry
+        if in_job and with_ranks:
+            handlers |= {signal.SIGTERM: let_be, signal.SIGUSR2: end}
         old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield

@@ -125,7 +125,7 @@ def work(
         return nothing_left(store)
     stop = Stop()
     with (
-        stop.on_signals(reporter.say, in_job=True),
+        stop.on_signals(reporter.say, in_job=True, with_ranks=options.on == "mpi"),
         sent(pipeline, found, options.on) as message,
         _started(options.engine(pipeline, left), message) as engine,
         writing(path),

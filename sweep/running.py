@@ -276,11 +276,14 @@ def new_record(source: Mapping[str, str], engine: str, state: str = "running") -
 def settle(store: Store, number: int) -> None:
     """Say in the record of a run if it is complete, and bring the tables up to date.
 
-    For who holds the lease.
+    The same goes for other submissions, whose jobs may have left before the end. For who holds the
+    lease.
     """
-    record = store.read_run(number)
-    if record["state"] in ("queued", "running") and not store.plan().blocks_left:
-        store.update_run(number, {**record, "state": "complete", "ended": time.time()})
+    if not store.plan().blocks_left:
+        for each in store.run_files():
+            record = store.read_run(each)
+            if record["state"] in ("queued", "running") and (each == number or "jobs" in record):
+                store.update_run(each, {**record, "state": "complete", "ended": time.time()})
         note_the_killed(store)
     Tables(store).catch_up()
 

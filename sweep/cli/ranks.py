@@ -13,7 +13,8 @@ from sweep.engines.mpi.post import Post
 from sweep.engines.mpi.supervisor import Supervisor
 from sweep.errors import EngineError
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # a launcher sends them to every rank
+# A launcher sends these to every rank.
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def on_ranks(command: Callable[[], int]) -> int:

@@ -107,6 +107,11 @@ class Desk:
             time.sleep(0.2)
         return answer
 
+    def wait_for_end(self, name: str) -> None:
+        """Wait until the first run of a sweep is complete, and no job is left."""
+        self.wait(self.is_quiet)
+        assert self.runs(name) == {1: "complete"}
+
     def crash(self, node: str) -> None:
         """Let a node lose its power, and have SLURM notice at once."""
         self.crashed.add(node)
@@ -120,7 +125,7 @@ class Desk:
         self.crashed.clear()
 
     def hurry(self) -> None:
-        """Have jobs that were requeued begin now, not in two minutes."""
+        """Have jobs that wait begin now: those that were requeued would do so in two minutes."""
         for job, state in self.queue().items():
             if state == "PENDING":
                 self.cluster.run("scontrol", "update", f"job={job}", "starttime=now")

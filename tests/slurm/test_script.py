@@ -283,7 +283,7 @@ def test_ranks_are_not_started_again_shortly_before_the_end(bench):
 RANK = """
 import os, signal, sys
 heard = []
-for number in (signal.SIGUSR1, signal.SIGTERM):
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, lambda number, frame: heard.append(signal.Signals(number).name))
 with open(sys.argv[1], "a") as file:
     file.write("ready ")
@@ -296,15 +296,15 @@ sys.exit(int(sys.argv[2]))
 
 
 @pytest.mark.parametrize(
-    ("sent", "ended", "code", "asked"),
+    ("sent", "got", "ended", "code", "asked"),
     [
-        ("SIGUSR1", 137, 3, 1),
-        ("SIGUSR1", 2, 2, 0),  # it is the ranks' end that is waited for
-        ("SIGTERM", 137, 130, 0),
+        ("SIGUSR1", "SIGUSR1", 137, 3, 1),
+        ("SIGUSR1", "SIGUSR1", 2, 2, 0),  # it is the ranks' end that is waited for
+        ("SIGTERM", "SIGUSR2", 137, 130, 0),  # TERM tells ranks of the death of one of them
     ],
 )
 def test_a_signal_reaches_the_launcher_and_the_ranks_are_not_started_again(
-    bench, sent, ended, code, asked
+    bench, sent, got, ended, code, asked
 ):
     (bench.folder / "rank.py").write_text(RANK)
     said = bench.folder / "said"
@@ -317,7 +317,7 @@ def test_a_signal_reaches_the_launcher_and_the_ranks_are_not_started_again(
     process.communicate(timeout=60)
 
     assert process.returncode == code
-    assert said.read_text() == f"ready {sent}"
+    assert said.read_text() == f"ready {got}"
     assert len(bench.calls()) == asked
 
 

@@ -109,6 +109,18 @@ def test_what_slurm_refuses_is_told_with_what_there_is_and_leaves_nothing_behind
     assert everything_in(desk.folder) == before
 
 
+def test_what_nodes_that_are_drained_cannot_run_now_is_not_refused(desk: Desk) -> None:
+    desk.cluster.run("scontrol", "update", "node=n1,n2", "state=drain", "reason=maintenance")
+    try:
+        desk.submit("s.zarr", *SMALL, "--elements", 1)
+        assert set(desk.queue().values()) == {"PENDING"}
+    finally:
+        desk.cluster.run("scontrol", "update", "node=n1,n2", "state=resume")
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 2, 3)
+
+
 def test_a_submission_that_slurm_takes_in_part_is_taken_back(desk: Desk) -> None:
     refuse_all_but_arrays = 'case "$*" in *--dependency*) echo "no more jobs" >&2; exit 1;; esac\n'
     (desk.folder / "bin").mkdir()

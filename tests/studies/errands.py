@@ -15,7 +15,7 @@ from sweep import Axis, Pipeline, Var
 def errand(
     street: int, house: int, pause: float = 0.0, deeds: str = ""
 ) -> Annotated[float, Var((), "m", "how far it is")]:
-    """Go there; `deeds` says what happens on the way: "die 2 3 and fail 4 1"."""
+    """Go there; `deeds` says what happens on the way: "leave 2 3 and fail 4 1"."""
     note(street, house)
     time.sleep(pause)
     for deed in filter(None, deeds.split(" and ")):
@@ -28,15 +28,17 @@ def errand(
 def note(street: int, house: int) -> None:
     """Leave a line in the file $NOTES, if there is one: the point, and in which job or by $WHO."""
     if notes := os.environ.get("NOTES"):
-        who = os.environ.get("SLURM_JOB_ID", os.environ.get("WHO", ""))
+        who = os.environ.get("SLURM_JOB_ID") or os.environ.get("WHO", "")
+        if "SLURM_ARRAY_JOB_ID" in os.environ:
+            who = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
         handle = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.write(handle, f"{street} {house} {who}\n".encode())
         os.close(handle)
 
 
-def die() -> None:
-    """Kill the worker."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def leave() -> None:
+    """End the worker."""
+    os._exit(5)
 
 
 def topple() -> None:
@@ -59,6 +61,6 @@ def fail() -> None:
     raise ValueError("nobody is at home")
 
 
-DEEDS = {"die": die, "topple": topple, "linger": linger, "fail": fail}
+DEEDS = {"leave": leave, "topple": topple, "linger": linger, "fail": fail}
 
 pipeline = Pipeline(errand, axes=[Axis("street", range(4)), Axis("house", range(4))])

@@ -1,0 +1,169 @@
+"""Faults on a real SLURM: each ends in a complete dataset, repeats no more than what was in flight,
+and blames nobody innocent."""
+
+import os
+import signal
+
+import pytest
+import xarray as xr
+from desk import SOME_FAILED, Desk, check_complete
+
+from sweep.store.claims import claimants
+
+ON_A_NODE_EACH = 'directives = ["--exclusive"]\n'
+FIRST_FINALIZER_HANGS = """\
+setup = ['case "$SLURM_JOB_NAME" in *-finish) [ -e hung ] || { touch hung; sleep 600; } ;; esac']
+"""
+POISON = (1, 2)  # is not timed before
+SLOW = "pause=0.4"
+
+
+def check_poison(desk: Desk, name: str, streets: int, houses: int, times: int) -> None:
+    """See that the poison has failed, with its reason, and nothing else."""
+    found = xr.open_zarr(desk.folder / name).load()
+    expected = xr.ones_like(found.status)
+    expected[POISON] = 2
+    xr.testing.assert_equal(found.status, expected)
+    assert desk.times_begun()[POISON] == times
+    events = xr.open_zarr(desk.folder / name, group="events").load()
+    assert events.kind.values.tolist() == ["failed"]
+    assert events.error_type.values.tolist() == ["WorkerDied"]
+    said = desk.sweep("status", name, code=SOME_FAILED)
+    assert f"failed: street={POISON[0]}, house={POISON[1]}: WorkerDied: " in said
+
+
+def test_what_cancelled_elements_had_is_computed_by_the_others(desk: Desk) -> None:
+    desk.submit("s.zarr", "street=0..3", "house=0..3", SLOW, "--elements", 3)
+    desk.wait(lambda: len(desk.at_work()) >= 2)
+    cancelled = desk.at_work()[:2]
+
+    desk.cluster.run("scancel", *cancelled)
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() <= 2
+    assert set(desk.cluster.states(*cancelled).values()) == {"CANCELLED"}
+
+
+def test_what_an_element_had_that_was_killed_is_computed_by_the_others(desk: Desk) -> None:
+    desk.submit("s.zarr", "street=0..3", "house=0..3", SLOW, "--elements", 2)
+    desk.wait(lambda: len(desk.at_work()) == 2)
+    element, *_ = filter(None, claimants(desk.store("s.zarr")).values())
+
+    os.kill(element.pid, signal.SIGKILL)
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() <= 1
+
+
+def test_what_an_element_had_whose_node_crashed_is_computed_by_the_others(desk: Desk) -> None:
+    desk.write_site(ON_A_NODE_EACH)
+    array, *_ = desk.submit("s.zarr", "street=0..3", "house=0..3", SLOW, "--elements", 2)
+    desk.wait(lambda: len(desk.at_work()) == 2)
+
+    desk.crash("n1")
+
+    desk.wait(lambda: desk.is_complete("s.zarr"))
+    assert set(desk.at_work()) == set(desk.at_work()[:2]), "the other element did all"
+    desk.wait(lambda: "PENDING" in {desk.queue().get(f"{array}_{i}") for i in range(2)})
+    desk.hurry()  # what was requeued finds nothing left
+    desk.wait(desk.is_quiet)
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() <= 1
+    assert desk.runs("s.zarr") == {1: "complete"}
+
+
+@pytest.mark.parametrize("via", ["dask", "mpi"])
+def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
+    desk: Desk, via: str
+) -> None:
+    job, *_ = desk.submit("s.zarr", "street=0..3", "house=0..3", SLOW, "--via", via, "--workers", 2)
+    desk.wait(lambda: len(desk.begun()) >= 3)
+
+    desk.crash("n1")
+
+    desk.wait(lambda: desk.queue().get(job) == "PENDING")
+    assert not desk.is_complete("s.zarr")
+    desk.hurry()
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() <= 2
+
+
+def test_near_the_end_of_its_time_a_job_begins_no_more_and_the_rest_is_submitted_again(
+    desk: Desk,
+) -> None:
+    array, *_ = desk.submit("s.zarr", "street=0..3", "house=0..3", SLOW, "--elements", 1)
+    desk.wait(lambda: len(desk.begun()) >= 2)
+
+    desk.cluster.run("scancel", "--signal=USR1", "--batch", array)
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() == 0
+    assert len(desk.at_work()) == 2
+    log = next((desk.folder / "s.zarr.jobs/logs").glob(f"*-{array}_0.log")).read_text()
+    assert "No time is left for another block; " in log
+
+
+def test_a_task_that_the_time_limit_hit_is_repeated_and_not_blamed(desk: Desk) -> None:
+    long = "deeds=linger 1 2"
+    array, *_ = desk.submit("s.zarr", "street=0..1", "house=0..3", long, "--elements", 1)
+    desk.wait(lambda: desk.times_begun()[POISON] == 1)
+
+    desk.cluster.run("scontrol", "update", f"job={array}", "EndTime=now+1")  # seen in half a minute
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 2, 4)
+    assert desk.cluster.states(array) == {f"{array}_0": "TIMEOUT"}
+    assert desk.times_begun()[POISON] == 2
+    assert desk.repeated() == 1
+
+
+def test_a_point_that_kills_its_worker_fails_and_nothing_else(desk: Desk) -> None:
+    desk.submit("s.zarr", "street=0..2", "house=0..3", "deeds=leave 1 2", SLOW, "--elements", 2)
+
+    desk.wait_for_end("s.zarr")
+
+    check_poison(desk, "s.zarr", 3, 4, times=2)
+    assert desk.repeated() == 1
+
+
+@pytest.mark.parametrize(("via", "size"), [("array", ("--elements", 3)), ("mpi", ("--workers", 2))])
+def test_a_point_that_kills_its_whole_job_fails_and_nothing_else(
+    desk: Desk, via: str, size: tuple[str, int]
+) -> None:
+    deeds = "deeds=topple 1 2"
+    desk.submit("s.zarr", "street=0..2", "house=0..3", deeds, SLOW, "--via", via, *size)
+
+    desk.wait_for_end("s.zarr")
+
+    check_poison(desk, "s.zarr", 3, 4, times=3)
+    assert desk.repeated() <= {"array": 2, "mpi": 4}[via]  # in MPI another worker is at a point
+
+
+@pytest.mark.parametrize("when", ["it waits", "it runs"])
+def test_a_finalizer_that_was_killed_is_replaced_when_the_array_is_through(
+    desk: Desk, when: str
+) -> None:
+    if when == "it runs":
+        desk.write_site(FIRST_FINALIZER_HANGS)
+    array, finalizer, substitute = desk.submit(
+        "s.zarr", "street=0..3", "house=0..3", SLOW, "--elements", 1
+    )
+    desk.wait(lambda: len(desk.begun()) >= 2)
+
+    if when == "it waits":
+        desk.cluster.run("scancel", finalizer)
+        desk.wait(lambda: finalizer not in desk.queue())
+        assert desk.queue()[substitute] == "PENDING"
+    desk.cluster.run("scancel", array)
+    if when == "it runs":
+        desk.wait((desk.folder / "hung").exists)
+        desk.cluster.run("scancel", finalizer)
+
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() <= 1
+    assert len(desk.store("s.zarr").read_run(1)["jobs"]) == 6
