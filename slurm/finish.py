@@ -1,52 +1,87 @@
 """What comes after the jobs of a submission: submit what is missing, or finish; and cancelling."""
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.queue import ask
-from slurm.submit import jobs_of, names_of, submit_run
+from slurm.queue import Job, ask, has_ended
+from slurm.submit import ROUNDS, WAIT_MINUTES, jobs_of, names_of, submit_finalizers, submit_run
 from sweep.errors import StoreBusy, counted, short_path, writing
 from sweep.running import settle
 from sweep.store import Store
+from sweep.store.claims import claimants, claimed_names
 from sweep.store.lease import Lease
 from sweep.store.tables import Tables
 
 LEASE_SECONDS = 600.0  # that somebody else may hold the store
+CANCEL_SECONDS = 20.0  # that jobs may take to leave the queue
+OPEN = ("queued", "running")  # states of runs that have not ended
 
 
 def finish(path: Path, number: int, rounds: int) -> tuple[str, int]:
-    """Look what the jobs of a run left, and submit that again, `rounds` times at most.
+    """Look what the jobs of a run left, and submit that again, `rounds` times without progress.
 
     Returns
     -------
-    What to say, and how many points are left.
+    What to say, and how many points are left that nobody looks after any more.
     """
     store = Store(path)
-    with writing(path), Lease.take(store, LEASE_SECONDS):
+    with writing(path), Lease.take(store, LEASE_SECONDS) as lease, lease.kept_alive():
         settle(store, number)
-        record = store.read_run(number)
+        found = jobs_of(store)
         todo = store.plan()
+        _end_other_runs(store, number, found, bool(todo.blocks_left))
         if not todo.blocks_left:
             return f"{short_path(path)} is complete.", 0
+        record = store.read_run(number)
         left = f"{counted(todo.points_left, 'point')} of {short_path(path)} left"
-        if record["state"] not in ("queued", "running"):  # another finalizer was here
+        if record["state"] not in OPEN:  # another finalizer was here
             return f"{left}; run {number} is {record['state']}.", todo.points_left
-        own = [job for job in jobs_of(store) if job.name == names_of(store)[0]]
-        if own:
-            return f"{left}; {counted(len(own), 'job')} of it in the queue.", 0
-        if not rounds:
+        if elements := [job for job in found if job.name == names_of(store)[0]]:
+            if not _others_look_after(store, found):
+                numbers = {job.shown.partition("_")[0] for job in elements}
+                submit_finalizers(store, number, rounds, sorted(numbers))
+            return f"{left}; {counted(len(elements), 'job')} of it in the queue.", 0
+        taken = {store.grid.block_named(name).number for name in claimed_names(store)}
+        free = [block for block in todo.remaining() if block.number not in taken]
+        if not free and claimants(store, has_ended(store.path)):
+            submit_finalizers(store, number, rounds)
+            return f"{left}, others are at them; to be looked at in {WAIT_MINUTES} minutes.", 0
+        if todo.points_left < record["left"]:
+            rounds = ROUNDS
+        elif not rounds:
             store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
             Tables(store).catch_up()
             said = "Submitted again as often as allowed: see its logs, then sweep submit."
             return f"{left}. {said}", todo.points_left
-        elements = min(record["submission"]["elements"], todo.blocks_left)
-        jobs = submit_run(store, number, elements, rounds - 1)
+        store.update_run(number, record | {"left": todo.points_left})
+        count = min(record["submission"]["elements"], todo.blocks_left)
+        jobs = submit_run(store, number, count, max(rounds - 1, 0))
         return f"{left}; submitted again as {', '.join(jobs)}.", 0
 
 
+def _others_look_after(store: Store, found: list[Job]) -> bool:
+    """Tell whether another finalizer than this one, and than its stand-in, waits."""
+    own = os.environ.get("SLURM_JOB_ID", "")
+    names = names_of(store)
+    waiting = [job for job in found if job.name == names[1] and job.number != own]
+    return any(job.reason != "DependencyNeverSatisfied" for job in waiting) and len(waiting) > 1
+
+
+def _end_other_runs(store: Store, number: int, found: list[Job], is_left: bool) -> None:
+    """Put an end to the records of other submissions of which no job is in the queue."""
+    living = {job.shown.partition("_")[0] for job in found}
+    for other in store.run_files():
+        record = store.read_run(other)
+        is_open = record["state"] in OPEN and "jobs" in record and other != number
+        if is_open and living.isdisjoint(record["jobs"]):
+            state = "incomplete" if is_left else "complete"
+            store.update_run(other, record | {"state": state, "ended": time.time()})
+
+
 def cancel(path: Path) -> list[str]:
-    """End all jobs of a store, those that would submit more first; return their numbers.
+    """End all jobs of a store, those that would submit more first; return how they are shown.
 
     Raises
     ------
@@ -54,14 +89,19 @@ def cancel(path: Path) -> list[str]:
         If SLURM refuses.
     """
     store = Store(path)
-    found = jobs_of(store)
-    for name in reversed(names_of(store)):
-        if any(job.name == name for job in found):
+    shown: dict[str, None] = {}
+    end = time.monotonic() + CANCEL_SECONDS
+    while found := [job for job in jobs_of(store) if job.state != "COMPLETING"]:
+        shown |= dict.fromkeys(job.shown for job in found)
+        for name in reversed(names_of(store)):
             ask("scancel", f"--name={name}")
+        if time.monotonic() > end:  # SLURM is slow; it knows by now
+            break
+        time.sleep(0.5)  # one that was just submitting may have come to that
     for number in store.run_files():
         record = store.read_run(number)
-        if record["state"] in ("queued", "running") and "jobs" in record:
+        if record["state"] in OPEN and "jobs" in record:
             store.update_run(number, record | {"state": "interrupted", "ended": time.time()})
     with suppress(StoreBusy), writing(path), Lease.take(store):  # else its owner does it
         Tables(store).catch_up()
-    return list(dict.fromkeys(job.shown for job in found))
+    return list(shown)

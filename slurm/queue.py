@@ -1,29 +1,35 @@
 """What SLURM says of jobs: asked seldom, once a minute for a whole sweep.
 
-Of all processes at work on a store, one asks; the others read its answer in
-``.sweep/queue/MINUTE.json``. The file's creation tells who asks.
+Of all processes of a user at work on a store, one asks; the others read its answer in
+``.sweep/queue/MINUTE-UID-CLUSTER.json``. The creation of a file beside it tells who asks.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sweep.durable import file_system_time, replace_file
 from sweep.errors import EngineError
-from sweep.store.holder import JobEnded
+from sweep.store.holder import Holder, JobEnded
 
 POLL_SECONDS = 60.0
 AT_WORK = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}  # states of jobs
 ASK_SECONDS = 30.0  # that a busy controller may take to answer
 POLL_ASK_SECONDS = 8.0  # the same while work waits, and perhaps the end of a job comes near
-OWN_VARIABLES = ("SLURM_", "SBATCH_", "SQUEUE_", "SINFO_", "SCANCEL_")
+OWN_VARIABLES = ("SLURM_", "SQUEUE_", "SINFO_", "SCANCEL_", "SBATCH_ARRAY", "SBATCH_DEPENDENCY")
 FORMAT = "%A|%i|%T|%r|%N|%j"  # a name may hold a bar
+
+
+class Refused(EngineError):
+    """SLURM said no: nothing has come of it, which is not known where it does not answer."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,35 @@ def ask(*command: str, seconds: float = ASK_SECONDS) -> str:
         raise EngineError(f"SLURM has not answered {command[0]} in {seconds:.0f} s.") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EngineError(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
+        raise Refused(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
     return done.stdout
 
 
 def has_ended(store: Path) -> JobEnded:
-    """Return what tells whether a job of this user's is over, as the last poll showed."""
+    """Return what tells whether a job of this user on this cluster is over, as SLURM last said."""
 
-    def told(job: str, then: float) -> bool:
-        found = _newest(store / ".sweep" / "queue") if has_slurm() else None
-        return found is not None and then < found.minute * POLL_SECONDS and job not in found.jobs
+    def told(holder: Holder) -> bool | None:
+        if holder.uid != os.getuid() or not has_slurm() or holder.cluster != _cluster():
+            return None
+        found = _newest(store / ".sweep" / "queue")
+        if found is None or holder.taken >= found.minute * POLL_SECONDS:
+            return None
+        return holder.job not in found.jobs
 
     return told
+
+
+@cache
+def _cluster() -> str:
+    """Return the name of this cluster; "" if SLURM does not tell."""
+    if "SLURM_CLUSTER_NAME" in os.environ:  # in a job
+        return os.environ["SLURM_CLUSTER_NAME"]
+    with suppress(EngineError):
+        found = re.search(
+            r"^ClusterName\s*=\s*(\S+)", ask("scontrol", "show", "config"), re.MULTILINE
+        )
+        return found[1] if found else ""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,7 @@ def _newest(folder: Path) -> _Answer | None:
     try:
         folder.mkdir(exist_ok=True)
         minute = int(file_system_time(folder) // POLL_SECONDS)
-        (folder / f"{minute}.asked").touch(exist_ok=False)
+        (folder / f"{minute}{_whose()}.asked").touch(exist_ok=False)
     except FileExistsError:
         return _read(folder, minute) or _read(folder, minute - 1)
     except OSError:  # a store that one may only read
@@ -137,15 +160,25 @@ def _newest(folder: Path) -> _Answer | None:
     with suppress(EngineError, OSError):
         listed = jobs("--me", seconds=POLL_ASK_SECONDS)
         running = sorted({job.number for job in listed if job.state in AT_WORK})
-        replace_file(folder / f"{minute}.json", json.dumps(running).encode())
+        replace_file(_answer(folder, minute), json.dumps(running).encode())
     for old in folder.iterdir():
-        if old.stem.isdecimal() and int(old.stem) < minute - 1:
-            old.unlink(missing_ok=True)
+        number = old.name.partition("-")[0]
+        if number.isdecimal() and int(number) < minute - 1:
+            with suppress(OSError):  # another user's
+                old.unlink()
     return _read(folder, minute)
+
+
+def _whose() -> str:
+    return f"-{os.getuid()}-{re.sub('[^A-Za-z0-9_-]', '_', _cluster())}"
+
+
+def _answer(folder: Path, minute: int) -> Path:
+    return folder / f"{minute}{_whose()}.json"
 
 
 def _read(folder: Path, minute: int) -> _Answer | None:
     try:
-        return _Answer(minute, frozenset(json.loads((folder / f"{minute}.json").read_bytes())))
+        return _Answer(minute, frozenset(json.loads(_answer(folder, minute).read_bytes())))
     except (OSError, ValueError, TypeError):
         return None

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from slurm import keys
 from slurm.job import ARRAY, ByHand, Job, shape_job
 from slurm.queue import Job as Queued
-from slurm.queue import ask, has_ended, jobs
+from slurm.queue import Refused, ask, has_ended, jobs
 from slurm.script import Submission, batch_script, finalizer_script, job_name
 from slurm.site import Site
 from sweep.definition import Pipeline
@@ -36,7 +36,8 @@ from sweep.store.lease import Lease
 from sweep.study import Study
 
 FINISH = "-finish"  # what the names of finalizers end with
-ROUNDS = 3  # that what is missing is submitted again
+ROUNDS = 3  # that what is missing is submitted again without any progress between
+WAIT_MINUTES = 6  # until it is looked again what others are at: after that they count as dead
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,13 @@ def submit(
     with writing(path):
         is_new = store is None
         store = store or create_with(pipeline, study, path, planned.grid)
-        with Lease.take(store), _removed_if_refused(store, is_new):
+        with (
+            Lease.take(store) as lease,
+            lease.kept_alive(),
+            _removed_if_refused(store, is_new),
+        ):
+            if not wish.add:  # another submission may have come while points were timed
+                refuse_while_queued(store)
             note_the_killed(store, has_ended(store.path))
             options = Options(
                 "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
@@ -236,7 +243,7 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
     try:
         yield
     except SubmitError:
-        if is_new and not store.run_files():
+        if is_new and not store.run_files() and not len(store.numbers_with_status()):
             shutil.rmtree(store.path)
         raise
 
@@ -247,7 +254,9 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     shown = f"{counted(job.elements, 'element')} of " if job.via == ARRAY else ""
     engine = f"SLURM {job.via}, {shown}{counted(job.workers, 'worker')}"
     record = new_record(study.source, engine, "queued")
-    record |= gather(study.file, sys.argv) | {"jobs": [], "reopened": store.unsettled()}
+    left = store.plan().points_left
+    record |= gather(study.file, sys.argv)
+    record |= {"jobs": [], "reopened": store.unsettled(), "left": left}
     number = store.begin_run(record)
     submission = replace(planned.submission, run=number, name=names_of(store)[0])
     planned = replace(planned, submission=submission)
@@ -270,7 +279,7 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
         return submit_run(store, number, job.elements, ROUNDS)
     except EngineError as error:
         record = store.read_run(number)
-        if record["jobs"]:  # elements of it may be at work by now
+        if record["jobs"] or not isinstance(error, Refused):  # some of it may be at work by now
             store.update_run(number, record | {"state": "interrupted", "ended": time.time()})
         else:
             store.run_files()[number].unlink()
@@ -301,10 +310,9 @@ def submit_run(store: Store, number: int, elements: int, rounds: int) -> list[st
             found.append(job)
             record = store.read_run(number)  # elements that run already may have changed it
             store.update_run(number, record | {"jobs": [*record["jobs"], job]})
-    except EngineError:
-        if found:
-            with suppress(EngineError):
-                ask("scancel", *found)
+    except BaseException:  # Ctrl-C, too: nobody would look after them
+        with suppress(EngineError):
+            ask("scancel", *found) if found else None
         raise
     return found
 
@@ -327,19 +335,32 @@ def _submitted(
     else:
         found.append(sbatch(script))
         yield found[-1]
-    finalizer = [str(folder / told["finalizer"]), str(rounds)]
-    after = f"--dependency=afterany:{':'.join(found)}"
-    first_one = sbatch(after, *finalizer)
-    yield first_one
-    # If that one is killed, this one takes its place; else SLURM forgets it.
-    forget = "--kill-on-invalid-dep=yes"
-    yield sbatch(f"{after},afternotok:{first_one}", forget, *finalizer)
+    yield from _finalizers(folder, record, rounds, f"afterany:{':'.join(found)}")
+
+
+def submit_finalizers(store: Store, number: int, rounds: int, jobs: Sequence[str] = ()) -> None:
+    """Have a run looked after when some jobs have ended, or in a while."""
+    record = store.read_run(number)
+    after = f"afterany:{':'.join(jobs)}" if jobs else ""
+    for _ in _finalizers(folder_of(store.path), record, rounds, after):
+        pass
+
+
+def _finalizers(folder: Path, record: Mapping[str, Any], rounds: int, after: str) -> Iterator[str]:
+    """Submit a finalizer, and another that takes its place if it is killed; yield their numbers."""
+    script = [str(folder / record["submission"]["finalizer"]), str(rounds)]
+    when = f"--dependency={after}" if after else f"--begin=now+{WAIT_MINUTES}minutes"
+    first = sbatch(when, *script)
+    yield first
+    both = f"{after}," * bool(after) + f"afternotok:{first}"
+    yield sbatch(f"--dependency={both}", "--kill-on-invalid-dep=yes", *script)
 
 
 def sbatch(*arguments: str) -> str:
     """Submit a job and return its number."""
     said = ask("sbatch", "--parsable", *arguments)
-    numbers = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)  # sites wrap it in words of theirs
+    # Sites wrap it in words of theirs, or in sbatch's own without --parsable.
+    numbers = re.findall(r"^(?:Submitted batch job )?(\d+)(?:[; ].*)?$", said, re.MULTILINE)
     if not numbers:
         raise EngineError(f"sbatch gave no job number, but: {said.strip()!r}")
     return str(numbers[-1])

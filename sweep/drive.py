@@ -340,7 +340,9 @@ class Drive:
         return time.monotonic() + waits + takes < self._orders.until - END_SECONDS
 
     def _window(self) -> int:
-        return self._engine.capacity * (1 if self._is_long() else 2)
+        """Return how many batches may be in flight: one a worker while they may be long ones."""
+        is_short = self._block_seconds is not None and not self._is_long()
+        return self._engine.capacity * (2 if is_short else 1)
 
     def _is_long(self) -> bool:
         return self._block_seconds is not None and self._block_seconds > LONG_SECONDS

@@ -13,6 +13,7 @@ from sweep.engines.srun.job import tasks_of_job
 from sweep.errors import (
     EngineError,
 )
+from sweep.store.holder import JobEnded, nobody_knows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Options:
         Go on although the code is another than that of the last run.
     join
         Work beside the driver that the store has.
+    has_ended
+        Tells what is known of batch jobs: what one that ended was at is free.
     """
 
     on: str | Executor = "dask"
@@ -47,6 +50,7 @@ class Options:
     retry_failed: bool = False
     accept_changes: bool = False
     join: bool = False
+    has_ended: JobEnded = nobody_knows
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.timeout, (int, float)) and not isinstance(self.timeout, bool)

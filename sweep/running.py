@@ -56,14 +56,11 @@ class Part:
         With which share it begins, from 0, of how many.
     until
         When it has to be over [s since 1970]; None: whenever.
-    has_ended
-        Tells what is known of batch jobs: what one that ended was at is free.
     """
 
     run: int | None = None
     share: tuple[int, int] = (0, 1)
     until: float | None = None
-    has_ended: JobEnded = nobody_knows
 
 
 class Running:
@@ -107,10 +104,9 @@ class Running:
         `begun` is when the run was asked for, on the monotonic clock [s].
         """
         if self.lease:
-            note_the_killed(self.store)
+            note_the_killed(self.store, options.has_ended)
         number = self._begin()
-        has_ended = self.part.has_ended if self.part else nobody_knows
-        with Claims(self.store, number, has_ended).open() as claims:
+        with Claims(self.store, number, options.has_ended).open() as claims:
             feed, tally = self._feed(claims)
             self.points_left = feed.points_left if isinstance(feed, ShareFeed) else None
             reporter.say(self._opening(feed, tally))

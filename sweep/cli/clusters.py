@@ -11,6 +11,7 @@ from sweep.cli.arguments import accept_changes, read_arguments, rest, workers
 from sweep.cli.command import (
     ALL_DONE,
     INCOMPLETE,
+    SOME_FAILED,
     Command,
     command,
     pipeline_argument,
@@ -24,6 +25,7 @@ from sweep.options import Options
 from sweep.progress import clock_text, make_reporter
 from sweep.run import work as work_on
 from sweep.running import Part
+from sweep.status import status as read_status
 from sweep.store import Store, store_path
 from sweep.store.claims import claimants
 from sweep.study import Study, load_study
@@ -94,8 +96,9 @@ def work(
         retries=retries,
         fail_fast=fail_fast,
         accept_changes=accept_changes,
+        has_ended=has_ended(path),
     )
-    part = Part(run, share, until, has_ended(path))
+    part = Part(run, share, until)
     study = load_study(pipeline) if pipeline else None
     return finish_part(work_on(path, part, options, make_reporter(), study))
 
@@ -175,6 +178,9 @@ def submit(
     done = hand_in(bound, study, store, site, wish, reporter)
     if done is None:
         click.echo(f"{short_path(store)}: nothing is left to compute.")
+        if failed := read_status(store).points["failed"]:
+            click.echo(f"{counted(failed, 'point')} failed; to try them again: --retry-failed")
+            return SOME_FAILED
         return ALL_DONE
     path, jobs = shlex.quote(short_path(store)), done.jobs
     print_rows(
@@ -219,11 +225,11 @@ def plan_for(
 
 def at_work_rows(store: Store) -> dict[str, str]:
     """Return who is at work on a store, and what SLURM has of it in its queue."""
-    from slurm.queue import has_slurm, queue_text
+    from slurm.queue import has_ended, has_slurm, queue_text
     from slurm.submit import jobs_of
 
     rows = {}
-    if found := claimants(store):
+    if found := claimants(store, has_ended(store.path)):
         shown = [holder.text for holder in found.values() if holder][:3]
         more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         rows["at work"] = f"{'; '.join(shown)}{more}"

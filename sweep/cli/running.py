@@ -65,6 +65,12 @@ def _how_to_run(command: Command) -> Command:
     return command
 
 
+def _options(store: Path, how: dict[str, Any]) -> Options:
+    from slurm.queue import has_ended
+
+    return Options(**how, has_ended=has_ended(store))
+
+
 @command
 @pipeline_argument
 @rest
@@ -75,7 +81,7 @@ def run(pipeline: str, store_and_values: tuple[str, ...], **how: Any) -> int:
     STORE is made if need be  [default: runs/PIPELINE.zarr].
     """
     study, bound, store = read_arguments(pipeline, store_and_values)
-    return finish(execute(bound, study, store, Options(**how), make_reporter()))
+    return finish(execute(bound, study, store, _options(store, how), make_reporter()))
 
 
 @command
@@ -86,7 +92,8 @@ def run(pipeline: str, store_and_values: tuple[str, ...], **how: Any) -> int:
 def resume(store: Path, pipeline: str | None, **how: Any) -> int:
     """Compute what is missing or stale in STORE, and nothing else."""
     study = load_study(pipeline) if pipeline else None
-    return finish(resume_store(store_path(store), Options(**how), make_reporter(), study))
+    path = store_path(store)
+    return finish(resume_store(path, _options(path, how), make_reporter(), study))
 
 
 @command
@@ -114,7 +121,7 @@ def extend(
         store_path(store),
         lambda known: read_values(values, known),
         target,
-        Options(**how),
+        _options(store_path(store), how),
         make_reporter(),
         study,
     )

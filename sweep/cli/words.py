@@ -57,7 +57,8 @@ def finish_part(summary: Summary) -> int:
             f"{clock_text(tally.write_seconds)} writing: efficiency {summary.efficiency:.0%}."
         )
     left = f"{tally.left} of {tally.points} points are left" if tally.left else "nothing is left"
-    click.echo(f"{short_path(summary.store)}: {left}.")
+    is_taken = tally.left and not (summary.interrupted or summary.out_of_time or tally.lost_blocks)
+    click.echo(f"{short_path(summary.store)}: {left}{', which others are at' * is_taken}.")
     if summary.interrupted:
         return INTERRUPTED
     if tally.left and (summary.out_of_time or tally.lost_blocks):

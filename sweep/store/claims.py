@@ -34,7 +34,15 @@ from sweep.errors import StoreBusy, counted, short_path
 from sweep.marks import read_marks
 from sweep.plan import Block
 from sweep.store import Store
-from sweep.store.holder import HOLD_SECONDS, Holder, JobEnded, is_at_work, nobody_knows, renewing
+from sweep.store.holder import (
+    HOLD_SECONDS,
+    Holder,
+    JobEnded,
+    is_at_work,
+    known_at_work,
+    nobody_knows,
+    renewing,
+)
 
 FOLDERS = 64  # that claims are spread over
 ONLY_BLOCK = "-"  # the file of a block whose name is empty
@@ -100,6 +108,7 @@ class Claims:
         self._has_ended = has_ended
         self._held: dict[str, list[Path]] = {}  # blocks: void claims on them, then the own one
         self._known: dict[str, tuple[float, bool]] = {}  # claimants: when seen, whether at work
+        self._silent: set[str] = set()  # those of which nothing but their age speaks
 
     @contextmanager
     def open(self) -> Iterator["Claims"]:
@@ -136,6 +145,7 @@ class Claims:
             try:
                 os.utime(self._file)
             except FileNotFoundError:  # somebody took this process for dead, after a long pause
+                self.mark_folder.mkdir(exist_ok=True)
                 self._enter()
 
     def take(self, block: Block, *, suspects: bool = True) -> Claim | None:
@@ -173,7 +183,7 @@ class Claims:
 
     def taken(self) -> set[str]:
         """Return the names of all blocks that have a claim, whosever, and void or not."""
-        return set(_all_claims(self.store))
+        return claimed_names(self.store)
 
     def _release(self, name: str) -> None:
         paths = self._held.pop(name)
@@ -195,12 +205,19 @@ class Claims:
     def _look_at(self, claimant: Path) -> bool:
         try:
             holder, now = Holder.read(claimant), file_system_time(claimant.parent)
-            return is_at_work(holder, claimant.stat().st_mtime, now, self._has_ended)
+            known = known_at_work(holder, self._has_ended)
+            if known is not None:
+                return known
+            self._silent.add(claimant.name)
+            return is_at_work(holder, claimant.stat().st_mtime, now)
         except FileNotFoundError:
             return False
 
     def _heir_of(self, dead: Claim, block: Block) -> Claim:
-        """Return a claim of this process that knows what happened to the one before."""
+        """Return a claim of this process that knows what happened to the one before.
+
+        Of one that was only silent for long nobody knows that it has died: a disk that hung, say.
+        """
         attempts, deaths = dead.attempts + 1, Counter(dead.deaths)
         marks = [
             mark
@@ -210,13 +227,18 @@ class Claims:
         if marks:  # those of earlier attempts are of workers that died alone
             last = max(marks, key=lambda mark: mark.attempt)
             attempts = max(attempts, last.attempt)
-            deaths[last.point] += last.point >= 0
+            deaths[last.point] += last.point >= 0 and dead.claimant not in self._silent
         return Claim(self.name, self.run, attempts, +deaths)
 
 
 def claimants(store: Store, has_ended: JobEnded = nobody_knows) -> dict[str, Holder | None]:
     """Return the claimants of a store that are at work, by their names."""
     return {name: holder for name, holder, works in _all_claimants(store, has_ended) if works}
+
+
+def claimed_names(store: Store) -> set[str]:
+    """Return the names of all blocks that have a claim, whosever, and void or not."""
+    return set(_all_claims(store))
 
 
 def refuse_while_claimed(store: Store) -> None:

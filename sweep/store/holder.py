@@ -17,13 +17,10 @@ from pathlib import Path
 RENEW_SECONDS = 30.0
 HOLD_SECONDS = 300.0  # NFS may show a file as it was a minute ago; ten renewals may fail
 
-# Whether a batch job of this user's, which ran at a time [s since 1970], is known to have ended
-JobEnded = Callable[[str, float], bool]
 
-
-def nobody_knows(job: str, then: float) -> bool:
-    """Tell that nothing is known of any batch job's end."""
-    return False
+def nobody_knows(holder: "Holder") -> bool | None:
+    """Tell that nothing is known of a holder's batch job."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class Holder:
 
     `start` is when the process began, in clock ticks since the machine did; None where the
     system does not tell. `machine` is as in `_machine`, `taken` in the file system's time.
-    `uid` is the number of its user, `job` that of its SLURM job, "" if it is in none, and
-    `restart` how often that job was requeued.
+    `uid` is the number of its user, `job` that of its SLURM job, "" if it is in none, `restart`
+    how often that job was requeued, and `cluster` the name of the cluster it runs on.
     """
 
     host: str
@@ -45,13 +42,15 @@ class Holder:
     uid: int
     job: str = ""
     restart: int = 0
+    cluster: str = ""
 
     @classmethod
     def here(cls, now: float, token: str) -> "Holder":
         """Return this process."""
         _, start = _life_of(os.getpid())
         where = (socket.gethostname(), os.getpid(), start, _machine())
-        return cls(*where, now, token, os.getuid(), *_own_job())
+        cluster = os.environ.get("SLURM_CLUSTER_NAME", "")
+        return cls(*where, now, token, os.getuid(), *_own_job(), cluster)
 
     @classmethod
     def read(cls, path: Path) -> "Holder | None":
@@ -86,10 +85,31 @@ class Holder:
         return f"pid {self.pid} on {self.host}{f', SLURM job {self.job}' if self.job else ''}"
 
 
+# Whether the batch job of a holder has ended; None where nobody can say.
+JobEnded = Callable[[Holder], bool | None]
+
+
+def known_at_work(holder: Holder | None, has_ended: JobEnded = nobody_knows) -> bool | None:
+    """Tell whether a holder is at work as the system or SLURM know; None if neither can say."""
+    if holder is None:
+        return None
+    if holder.is_of_this_machine:
+        known = _is_running(holder.pid, holder.start)
+        if known is not None:
+            return known
+    if not holder.job:
+        return None
+    job, restart = _own_job()
+    if holder.job == job and holder.restart < restart:
+        return False
+    ended = has_ended(holder)
+    return None if ended is None else not ended
+
+
 def is_at_work(
     holder: Holder | None, renewed: float, now: float | None, has_ended: JobEnded = nobody_knows
 ) -> bool:
-    """Tell whether a holder is at work, as far as that can be known.
+    """Tell whether a holder is at work: as is known, else as the age of its file tells.
 
     A date in the future is as bad as an old one: it would have been renewed since.
 
@@ -103,16 +123,9 @@ def is_at_work(
     has_ended
         Tells what is known of batch jobs.
     """
-    if holder and holder.is_of_this_machine:
-        known = _is_running(holder.pid, holder.start)
-        if known is not None:
-            return known
-    if holder and holder.job:
-        job, restart = _own_job()
-        if holder.job == job and holder.restart < restart:
-            return False
-        if holder.uid == os.getuid() and has_ended(holder.job, holder.taken):
-            return False
+    known = known_at_work(holder, has_ended)
+    if known is not None:
+        return known
     return now is None or abs(now - renewed) < HOLD_SECONDS
 
 
