@@ -248,18 +248,18 @@ class TestAtTheSameMoment:
             heir = f"{number + 1} {{0: 2}}"
             assert sorted(answers) == ["-", "-", heir]
             assert many[answers.index(heir)].ask("release", block) == "released"
-        assert not list((store.private / "claims").rglob("*.*"))
+        assert all(path.is_dir() for path in (store.private / "claims").rglob("*"))
 
     def test_who_has_judged_by_what_is_gone_gets_nothing(
         self, store: Store, block: Block, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         forge(store, block)
-        create = claims._has_created
+        create = claims._is_created
 
         def late(path: Path, data: bytes) -> bool:
             """Have another heir come and go, and a third one come, before the first one acts."""
             if path.name.endswith("~1"):
-                monkeypatch.setattr(claims, "_has_created", create)
+                monkeypatch.setattr(claims, "_is_created", create)
                 assert first.take(block)
                 first.release(block)
                 assert second.take(block)
@@ -270,12 +270,40 @@ class TestAtTheSameMoment:
             Claims(store, RUN).open() as first,
             Claims(store, RUN).open() as second,
         ):
-            monkeypatch.setattr(claims, "_has_created", late)
+            monkeypatch.setattr(claims, "_is_created", late)
             assert slow.take(block) is None
             assert second.take(block) is None
             assert left(store).count(block.name) == 1
             second.release(block)
             assert slow.take(block) is not None
+
+    def test_a_claim_is_whole_when_it_is_there(
+        self, store: Store, block: Block, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = Path.hardlink_to
+
+        def killed(path: Path, target: Path) -> None:
+            raise KeyboardInterrupt
+
+        with Claims(store, RUN).open() as first, Claims(store, RUN).open() as second:
+            monkeypatch.setattr(Path, "hardlink_to", killed)
+            with pytest.raises(KeyboardInterrupt):
+                first.take(block)
+            monkeypatch.setattr(Path, "hardlink_to", link)
+            assert second.take(block) is not None
+
+    def test_a_claim_is_ones_own_though_the_file_server_says_it_was_there_when_it_had_just_made_it(
+        self, store: Store, block: Block, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = Path.hardlink_to
+
+        def link_twice(path: Path, target: Path) -> None:  # NFS: the first answer was lost
+            link(path, target)
+            link(path, target)
+
+        with Claims(store, RUN).open() as held:
+            monkeypatch.setattr(Path, "hardlink_to", link_twice)
+            assert held.take(block) is not None
 
 
 class TestDead:

@@ -13,7 +13,6 @@ highest counts. Who lets go of it removes the lowest first.
 Correctness never rests on a claim: what two compute is committed once. It spares work.
 """
 
-import errno
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweep.durable import encode_json, file_system_time, make_folders
 from sweep.errors import StoreBusy, counted, short_path
@@ -47,6 +46,11 @@ from sweep.store.holder import (
 FOLDERS = 64  # that claims are spread over
 ONLY_BLOCK = "-"  # the file of a block whose name is empty
 TRUST_SECONDS = 5.0  # that a look at another claimant holds good
+
+State = Literal["no claim", "at work", "void"]  # void: nobody is at work, as far as can be known
+NO_CLAIM: State = "no claim"
+AT_WORK: State = "at work"
+VOID: State = "void"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Claim:
 
     @classmethod
     def read(cls, path: Path) -> "Claim | None":
-        """Return the claim in a file; None if it is not written yet, or damaged.
+        """Return the claim in a file; None if it is damaged.
 
         Raises
         ------
@@ -138,7 +142,7 @@ class Claims:
 
     def _enter(self) -> None:
         now = file_system_time(self._file.parent)
-        _has_created(self._file, encode_json(asdict(Holder.here(now, self.name))))
+        _is_created(self._file, encode_json(asdict(Holder.here(now, self.name))))
 
     def _renew(self) -> None:
         with suppress(OSError):  # a disk that fails shows where it matters
@@ -161,20 +165,21 @@ class Claims:
         claim = Claim(self.name, self.run)
         void: list[Path] = []
         for path in _files(self.store, block.name):
-            if claim.deaths and not suspects:
+            found, state = self._look(path)
+            if state == AT_WORK or (claim.deaths and not suspects):
                 return None
-            if _has_created(path, claim.encode()):
-                if void and not self._look(void[-1])[1]:  # another heir has come and gone
+            if state == VOID:
+                void.append(path)
+                if found and found.run == self.run:
+                    claim = self._heir_of(found, block)
+            elif _is_created(path, claim.encode()):
+                if void and self._look(void[-1])[1] != VOID:  # another heir has come and gone
                     path.unlink()
                     return None
                 self._held[block.name] = [*void, path]
                 return claim
-            found, is_void = self._look(path)
-            if not is_void:
+            else:  # somebody was quicker
                 return None
-            if found and found.run == self.run:
-                claim = self._heir_of(found, block)
-            void.append(path)
         raise AssertionError("there is always another name")
 
     def release(self, block: Block) -> None:
@@ -191,7 +196,7 @@ class Claims:
             if not _next_to(paths[-1]).exists():  # else this process was taken for dead
                 _remove(*paths)
 
-    def _look(self, path: Path) -> tuple[Claim | None, bool]:
+    def _look(self, path: Path) -> tuple[Claim | None, State]:
         return _look(path, self._is_at_work)
 
     def _is_at_work(self, claimant: str) -> bool:
@@ -276,23 +281,23 @@ def clear_the_dead(store: Store, has_ended: JobEnded = nobody_knows) -> None:
 
 def _clear(paths: list[Path], works: Callable[[str], bool]) -> None:
     """Remove all claims on a block if they are void, as an heir would who lets go of it at once."""
-    if all(_look(path, works)[1] for path in paths):
+    if all(_look(path, works)[1] == VOID for path in paths):
         last = _next_to(paths[-1])
-        if _has_created(last, b""):  # for others, a claim that is being written
-            still = all(_look(path, works)[1] for path in paths)
+        if _is_created(last, b""):  # for others, a claim that cannot be read and is young
+            still = all(_look(path, works)[1] == VOID for path in paths)
             _remove(*(paths if still else ()), last)
 
 
-def _look(path: Path, works: Callable[[str], bool]) -> tuple[Claim | None, bool]:
-    """Return a claim, and whether it is void: nobody is at work on it, as far as can be known."""
+def _look(path: Path, works: Callable[[str], bool]) -> tuple[Claim | None, State]:
+    """Return a claim, None if it cannot be read, and what is known of it."""
     try:
         found = Claim.read(path)
         if found:
-            return found, not works(found.claimant)
-        now = file_system_time(path.parent)  # it is being written, or what a full disk left
-        return None, not is_at_work(None, path.stat().st_mtime, now)
-    except FileNotFoundError:  # it was let go of just now
-        return None, False
+            return found, AT_WORK if works(found.claimant) else VOID
+        now = file_system_time(path.parent)
+        return None, AT_WORK if is_at_work(None, path.stat().st_mtime, now) else VOID
+    except FileNotFoundError:
+        return None, NO_CLAIM
 
 
 def _all_claimants(store: Store, has_ended: JobEnded) -> Iterator[tuple[str, Holder | None, bool]]:
@@ -349,26 +354,23 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _has_created(path: Path, data: bytes) -> bool:
-    """Create a file that need not survive a power cut; False if it is there.
+def _is_created(path: Path, data: bytes) -> bool:
+    """Create a file as one step, which need not survive a power cut; False if it is there.
 
     Raises
     ------
     OSError
         If that cannot be; nothing is left then.
     """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        file = path.open("xb", buffering=0)
+        partial.write_bytes(data)
+        path.hardlink_to(partial)
     except FileExistsError:
-        return False
+        return path.exists() and path.samefile(partial)  # NFS: the first answer was lost
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True)
-        return _has_created(path, data)
-    try:
-        with file:  # a file server may not say before the end that it is full
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        return _is_created(path, data)
+    finally:
+        partial.unlink(missing_ok=True)
     return True
