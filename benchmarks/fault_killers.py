@@ -319,8 +319,8 @@ def _watched_commit(killer: Killer, commit: Callable[..., None]) -> Callable[...
 def _watched_claim(
     killer: Killer, take: Callable[..., Claim | None]
 ) -> Callable[..., Claim | None]:
-    def taken(claims: Claims, block: Block) -> Claim | None:
-        claim = take(claims, block)
+    def taken(claims: Claims, block: Block, **how: Any) -> Claim | None:
+        claim = take(claims, block, **how)
         if claim is not None:
             killer.reach("claim", "after")
         return claim

@@ -32,6 +32,7 @@ from fault_orders import (
     spare,
 )
 
+from sweep.cli.command import INCOMPLETE
 from sweep.plan import Grid
 from sweep.store import Store, exists
 from sweep.store.lease import Lease
@@ -492,7 +493,8 @@ class Player:
         self._wait(driver)
         if driver.poll() is None:
             self._violated("a driver did not end within a minute after it was asked to")
-        elif order.kind == Kind.INTERRUPTED:
+        elif order.kind == Kind.INTERRUPTED and driver.returncode != INCOMPLETE:
+            # Else the disk had refused just before, and the driver was ending for that.
             left = before - set(np.flatnonzero(committed(Store(self.store))).tolist())
             if left - {self.poison and self.poison.block}:
                 self._violated(f"a driver that was asked once dropped the blocks {left}")

@@ -22,6 +22,7 @@ POLL_SECONDS = 60.0
 AT_WORK = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}  # states of jobs
 ASK_SECONDS = 30.0  # that a busy controller may take to answer
 POLL_ASK_SECONDS = 8.0  # the same while work waits, and perhaps the end of a job comes near
+OWN_VARIABLES = ("SLURM_", "SBATCH_", "SQUEUE_", "SINFO_", "SCANCEL_")
 FORMAT = "%A|%i|%T|%r|%N|%j"  # a name may hold a bar
 
 
@@ -77,11 +78,12 @@ def ask(*command: str, seconds: float = ASK_SECONDS) -> str:
     EngineError
         If it fails; with its words.
     """
-    # What SLURM tells a job of itself is not for jobs that it submits.
+    # What SLURM tells a job of itself is not for jobs that it submits, and what a person tells
+    # squeue (to list no running jobs, say) not for us.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+        if name == "SLURM_CONF" or not name.startswith(OWN_VARIABLES)
     }
     try:
         done = subprocess.run(
@@ -145,5 +147,5 @@ def _newest(folder: Path) -> _Answer | None:
 def _read(folder: Path, minute: int) -> _Answer | None:
     try:
         return _Answer(minute, frozenset(json.loads((folder / f"{minute}.json").read_bytes())))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None

@@ -89,7 +89,7 @@ class ClaimedFeed:
 
     def next(self, *, suspects: bool = True) -> Attempt | None:
         """Return the next block that nobody is at."""
-        while True:
+        for _ in range(2):  # what comes next, then once what others were at
             for block in self._blocks:
                 claim = self._claims.take(block, suspects=suspects)
                 if claim is not None:
@@ -97,9 +97,10 @@ class ClaimedFeed:
                     return Attempt.after(block, claim.attempts, claim.deaths)
                 self._passed.append(block)
             if not self._passed or time.monotonic() < self._look_at:
-                return None
+                break
             self._look_at = time.monotonic() + LOOK_SECONDS
             self._blocks, self._passed = iter(self._passed), []
+        return None
 
     def is_over(self) -> bool:
         """Tell whether no block is left that others are at."""

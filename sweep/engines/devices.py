@@ -89,7 +89,7 @@ def share_of(number: int, gpus: int) -> Share:
         return found[0]
     if number >= len(found):
         raise EngineError(
-            f"A point needs gpus={gpus}, and the devices of this machine are enough for "
-            f"{len(found)} workers: there are none for number {number + 1}."
+            f"A point needs gpus={gpus}, and this machine shows {', '.join(usable_devices())}: "
+            f"there are none for worker number {number + 1} here."
         )
     return found[number]

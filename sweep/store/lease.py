@@ -70,7 +70,7 @@ class Lease:
             try:
                 return cls._take(store)
             except StoreBusy:
-                if time.monotonic() > end:
+                if not time.monotonic() < end:
                     raise
                 time.sleep(random.uniform(0.1, 0.5))
 

@@ -200,7 +200,8 @@ def test_two_stages_may_share_an_array_as_default():
 
 
 def test_names_of_parameters_are_not_those_of_runs_arguments():
-    taken = set(inspect.signature(sweep.run).parameters) - {"values"}
+    calls = (sweep.run, sweep.submit)
+    taken = {name for call in calls for name in inspect.signature(call).parameters} - {"values"}
 
     assert taken == ARGUMENTS
     for name in sorted(taken):

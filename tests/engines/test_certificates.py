@@ -53,6 +53,38 @@ def test_what_dead_processes_left_is_removed_and_nothing_else() -> None:
             assert all(folder.exists() for folder in (ours, *of_other_hosts))
 
 
+def test_what_other_hosts_left_is_removed_when_its_certificate_is_over() -> None:
+    with private_folder() as ours:
+        over, good, empty, old = (ours.parent / f"elsewhere-{n}-abc" for n in range(1, 5))
+        for folder in (over, good, empty, old):
+            folder.mkdir()
+        write_certificates(over, -605)  # and ten minutes more
+        write_certificates(good, 3600)
+        os.utime(old, (0, 0))  # killed before it had a certificate
+
+        with private_folder():
+            assert [folder.exists() for folder in (over, good, empty, old)] == [
+                False,
+                True,
+                True,
+                False,
+            ]
+
+
+def test_a_private_folder_may_lie_where_other_machines_see_it(tmp_path: Path) -> None:
+    parent = tmp_path / "home" / ".cache" / "keys"
+    with private_folder(parent) as folder:
+        assert folder.parent == parent
+        assert (mode(folder), mode(parent)) == (0o700, 0o700)
+
+    parent.chmod(0o755)
+    with (
+        pytest.raises(EngineError, match=r"no place for keys\. Remove it\.$"),
+        private_folder(parent),
+    ):
+        pass
+
+
 def test_a_folder_that_others_can_enter_is_refused(temporary: Path) -> None:
     (temporary / f"sweep-{os.getuid()}").mkdir(mode=0o755)
 

@@ -134,7 +134,7 @@ def test_workers_on_one_machine_divide_what_they_all_see(monkeypatch: pytest.Mon
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
 
     assert [share_of(number, 2) for number in range(2)] == [("4", "5"), ("6", "7")]
-    with pytest.raises(EngineError, match="enough for 2 workers: there are none for number 3"):
+    with pytest.raises(EngineError, match="shows 4, 5, 6, 7: there are none for worker number 3"):
         share_of(2, 2)
 
 

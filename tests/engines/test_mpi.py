@@ -183,7 +183,7 @@ pipeline = Pipeline(device, axes=[Axis("a", range(12))], needs=Needs(gpus=1))
     assert done.returncode == ALL_DONE, done.stderr
     found = set(xr.open_zarr(tmp_path / "s.zarr").device.values.tolist())
     assert found == {int(device) for device in devices.split(",")}
-    assert ("none for number 2" in done.stderr) == missing
+    assert ("none for worker number 2" in done.stderr) == missing
 
 
 def test_it_goes_with_the_command_line_alone() -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from sweep.engines.death import death_of
 from sweep.engines.processes import RemoteError, WorkerPool
 from sweep.engines.workers import WorkerDied
 
@@ -50,6 +51,23 @@ def test_a_worker_that_died_when_it_had_nothing_to_do_loses_no_call() -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
         assert pool.submit(os.getpid).result() != pid
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (signal.SIGSEGV, "died"),
+        (signal.SIGABRT, "died"),
+        (signal.SIGALRM, "timeout"),
+        (signal.SIGKILL, "unknown"),
+        (signal.SIGTERM, "unknown"),  # a batch system at the end of a job
+        (signal.SIGUSR1, "unknown"),
+    ],
+)
+def test_a_signal_that_others_send_is_not_held_against_a_call(
+    number: signal.Signals, cause: str
+) -> None:
+    assert death_of(1, -number, 0, "", None).cause == cause
 
 
 def test_what_a_worker_cannot_import_is_refused(pool: WorkerPool) -> None:
