@@ -32,7 +32,6 @@ from fault_orders import (
     spare,
 )
 
-from sweep.cli.command import INCOMPLETE
 from sweep.plan import Grid
 from sweep.store import Store, exists
 from sweep.store.lease import Lease
