@@ -61,7 +61,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.sections.append((log.name, end_of(log)))
     desk = getattr(item, "funcargs", {}).get("desk")
     if report.failed and isinstance(desk, Desk):
-        for log in sorted(desk.folder.rglob("*.jobs/logs/*.log")):
+        for log in sorted(desk.folder.rglob("*.log")):
             report.sections.append((log.name, end_of(log)))
     return report
 

@@ -13,7 +13,6 @@ import xarray as xr
 
 from slurm.throwaway import Throwaway
 from slurm.throwaway.processes import of_jobs
-from sweep.journal import Record, journals, read_from
 from sweep.store import Store, exists
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -28,14 +27,15 @@ Answer = TypeVar("Answer")
 class Desk:
     """Types commands in a folder, as a client of a cluster.
 
-    Points of `ERRANDS` leave a line in the file `notes` when they begin.
+    Points of `ERRANDS` leave a line in the file `notes` when they begin, and may be held.
     """
 
     def __init__(self, cluster: Throwaway, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self.notes = folder / "notes"
+        self.notes, self.held = folder / "notes", folder / "held"
         self.variables: dict[str, str] = {}
         self.crashed: set[str] = set()
+        self.started: list[subprocess.Popen[str]] = []
         self.write_site()
 
     def write_site(self, more: str = "") -> None:
@@ -65,6 +65,22 @@ class Desk:
         assert done.returncode == code, done.stdout
         assert "Traceback" not in done.stdout
         return done.stdout
+
+    def start(self, who: str, *words: object) -> "subprocess.Popen[str]":
+        """Type a command that is not waited for; its points are noted as those of `who`."""
+        log = self.folder / f"{who}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                self.command(*words),
+                cwd=self.folder,
+                env=self.environment | {"WHO": who},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.started.append(process)
+        return process
 
     def submit(self, store: str, *words: object, study: Path = ERRANDS) -> list[str]:
         """Submit a sweep and return the numbers of its jobs: arrays, then two finalizers."""
@@ -131,17 +147,10 @@ class Desk:
                 self.cluster.run("scontrol", "update", f"job={job}", "starttime=now")
 
     def begun(self) -> list[tuple[tuple[int, int], str]]:
-        """Return each point that has begun, and the job, or whoever, that it began in.
-
-        Points that were timed before are left out.
-        """
+        """Return each point that has begun, and the job, or whoever, that it began in."""
         lines = self.notes.read_text().splitlines() if self.notes.exists() else []
-        words = [line.split() for line in lines]
-        return [((int(word[0]), int(word[1])), word[2]) for word in words if len(word) == 3]
-
-    def at_work(self) -> list[str]:
-        """Return the jobs that have begun a point, the first one first."""
-        return list(dict.fromkeys(who for _, who in self.begun()))
+        words = (line.split() for line in lines)
+        return [((int(street), int(house)), who) for street, house, who in words]
 
     def times_begun(self) -> Counter[tuple[int, int]]:
         """Return how often each point has begun."""
@@ -151,10 +160,18 @@ class Desk:
         """Return how often points have begun beyond once each."""
         return len(self.begun()) - len(self.times_begun())
 
-    def records(self, name: str) -> list[Record]:
-        """Return what workers have committed of a sweep."""
-        files = journals(self.store(name).journal_folder)
-        return [record for file in files for record, _ in read_from(file, 0)]
+    def hold(self, street: int) -> None:
+        """Have points of this street and later ones wait when they have begun."""
+        self.held.write_text(str(street))
+
+    def release(self) -> None:
+        """Let all points go on."""
+        self.held.unlink()
+
+    def wait_at(self, street: int, count: int) -> list[str]:
+        """Wait until so many points of this street or later have begun; return who is at them."""
+        self.wait(lambda: sum(point[0] >= street for point, _ in self.begun()) >= count)
+        return [who for point, who in self.begun() if point[0] >= street]
 
     def runs(self, name: str) -> dict[int, str]:
         """Return the states of a sweep's runs."""
@@ -167,6 +184,9 @@ class Desk:
 
     def tidy(self) -> None:
         """End all jobs, bring all nodes back, and see that nothing is left running."""
+        for process in self.started:
+            process.kill()
+            process.wait()
         self.revive()
         if jobs := {job.partition("_")[0] for job in self.queue()}:
             self.cluster.run("scancel", *jobs)

@@ -59,7 +59,6 @@ def test_print_shows_the_script_and_writes_nothing_at_all(desk: Desk) -> None:
 
     script = desk.sweep("submit", ERRANDS, *SMALL, "--site", "site.toml", "--print")
 
-    desk.notes.unlink()  # of the points that were timed
     assert everything_in(desk.folder) == before
     assert desk.is_quiet()
     assert "#SBATCH --partition=main\n" in script
@@ -105,7 +104,6 @@ def test_what_slurm_refuses_is_told_with_what_there_is_and_leaves_nothing_behind
 
     assert "nvalid partition" in said
     assert "The partitions here are main; see other.toml." in said
-    desk.notes.unlink()
     assert everything_in(desk.folder) == before
 
 
@@ -176,7 +174,6 @@ def test_names_that_slurm_cannot_take_are_refused_before_anything_is_written(
     said = desk.sweep("submit", ERRANDS, name, *SMALL, "--site", "site.toml", code=MISTAKE)
 
     assert "SLURM cannot" in said
-    desk.notes.unlink(missing_ok=True)
     assert everything_in(desk.folder) == before
 
 
@@ -224,8 +221,9 @@ def test_what_is_missing_is_submitted_again_as_often_as_allowed(desk: Desk) -> N
 
 
 def test_cancel_ends_all_jobs_and_nothing_is_submitted_again(desk: Desk) -> None:
-    array, *finalizers = desk.submit("s.zarr", *SMALL, "pause=5", "--elements", 2)
-    desk.wait(lambda: len(desk.begun()) >= 2)
+    desk.hold(0)
+    array, *finalizers = desk.submit("s.zarr", *SMALL, "--elements", 2)
+    desk.wait_at(0, 2)
     assert re.search(r"^queue +2 pending, 2 running", desk.status("s.zarr"), re.MULTILINE)
 
     said = desk.sweep("cancel", "s.zarr")

@@ -1,4 +1,4 @@
-"""How long do errands take? Points that wait, note that they were begun, and may end badly.
+"""How far are the errands of a day? Points that note their beginning, may be held, may go wrong.
 
 Nothing here is heavy to import: many processes do.
 """
@@ -6,6 +6,7 @@ Nothing here is heavy to import: many processes do.
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,11 @@ from sweep import Axis, Pipeline, Var
 def errand(
     street: int, house: int, pause: float = 0.0, deeds: str = ""
 ) -> Annotated[float, Var((), "m", "how far it is")]:
-    """Go there; `deeds` says what happens on the way: "leave 2 3 and fail 4 1"."""
-    note(street, house)
+    """Go there; `deeds` says what happens on the way: "leave 2 3 and topple 1 1"."""
+    if (notes := os.environ.get("NOTES")) and (who := whose()):
+        note(Path(notes), f"{street} {house} {who}\n")
+        while street >= first_held(Path(notes).with_name("held")):
+            time.sleep(0.05)
     time.sleep(pause)
     for deed in filter(None, deeds.split(" and ")):
         name, at_street, at_house = deed.split()
@@ -25,15 +29,28 @@ def errand(
     return street + house / 10
 
 
-def note(street: int, house: int) -> None:
-    """Leave a line in the file $NOTES, if there is one: the point, and in which job or by $WHO."""
-    if notes := os.environ.get("NOTES"):
-        who = os.environ.get("SLURM_JOB_ID") or os.environ.get("WHO", "")
-        if "SLURM_ARRAY_JOB_ID" in os.environ:
-            who = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
-        handle = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(handle, f"{street} {house} {who}\n".encode())
-        os.close(handle)
+def whose() -> str:
+    """Return the batch job that this is in, as 12_0 for an array's element, or $WHO.
+
+    It is "" where points are timed.
+    """
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("WHO", "")
+
+
+def note(notes: Path, line: str) -> None:
+    """Add a line to a file that others write to."""
+    handle = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(handle, line.encode())
+    os.close(handle)
+
+
+def first_held(file: Path) -> float:
+    """Return the first street whose points are to wait."""
+    with suppress(FileNotFoundError, ValueError):  # ValueError: it is being written
+        return int(file.read_text())
+    return float("inf")
 
 
 def leave() -> None:
@@ -48,19 +65,6 @@ def topple() -> None:
         time.sleep(600)
 
 
-def linger() -> None:
-    """Take long, in the first job that comes here."""
-    here = Path(os.environ["NOTES"]).with_name("lingered")
-    if "SLURM_JOB_ID" in os.environ and not here.exists():
-        here.touch()
-        time.sleep(600)
-
-
-def fail() -> None:
-    """Raise."""
-    raise ValueError("nobody is at home")
-
-
-DEEDS = {"leave": leave, "topple": topple, "linger": linger, "fail": fail}
+DEEDS = {"leave": leave, "topple": topple}
 
 pipeline = Pipeline(errand, axes=[Axis("street", range(4)), Axis("house", range(4))])

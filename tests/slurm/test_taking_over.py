@@ -1,0 +1,91 @@
+"""One store, many ways: what one begins another finishes, and workers come and go meanwhile."""
+
+import signal
+
+import xarray as xr
+from desk import ERRANDS, Desk, check_complete
+
+HELD = 'directives = ["--hold"]\n'
+
+
+def test_a_sweep_begun_here_is_continued_by_an_array_and_finished_by_mpi(desk: Desk) -> None:
+    points, here = ("street=0..4", "house=0..3"), ("--on", "processes", "--workers", 1)
+    desk.hold(1)
+    driver = desk.start("here", "run", ERRANDS, "s.zarr", *points, *here)
+    desk.wait_at(1, 1)
+    driver.kill()
+    driver.wait()
+
+    desk.hold(3)
+    desk.submit("s.zarr", *points, "--elements", 2)
+    desk.wait_at(3, 2)
+    desk.crash("n1")  # both elements are there
+    desk.wait(lambda: "RUNNING" not in desk.queue().values())
+    desk.sweep("cancel", "s.zarr")
+    desk.wait(desk.is_quiet)
+    assert desk.points("s.zarr") == {"done": 12, "pending": 8}
+    assert desk.runs("s.zarr") == {1: "killed", 2: "interrupted"}
+
+    desk.release()
+    desk.submit("s.zarr", *points, "--via", "mpi", "--workers", 2)  # on the other node
+    desk.wait(desk.is_quiet)
+
+    found = check_complete(desk, "s.zarr", 5, 4)
+    assert desk.repeated() == 1 + 2
+    desk.sweep("verify", "s.zarr")
+    assert [sorted(set(street.values)) for street in found.run] == [[1], [2], [2], [3], [3]]
+    runs = xr.open_zarr(desk.folder / "s.zarr", group="runs").load()
+    assert runs.state.values.tolist() == ["killed", "interrupted", "complete"]
+    engines = [engine.partition(",")[0] for engine in runs.engine.values]
+    assert engines == ["processes", "SLURM array", "SLURM mpi"]
+    tasks = xr.open_zarr(desk.folder / "s.zarr", group="tasks").load()
+    assert tasks.sizes["task"] == 20
+    for block, run in zip(tasks.block.values, tasks.run.values, strict=True):
+        assert found.run[tuple(map(int, block.split(".")))] == run
+
+
+def test_workers_come_and_go_while_an_array_computes(desk: Desk) -> None:
+    desk.hold(1)
+    desk.submit("s.zarr", "street=0..3", "house=0..3", "--elements", 1)
+    desk.wait_at(1, 1)
+    one = desk.start("one", "work", "s.zarr", "--workers", 1)
+    desk.wait_at(1, 2)
+    other = desk.start("other", "work", "s.zarr", "--workers", 1)
+    assert desk.wait_at(1, 3)[1:] == ["one", "other"]
+    assert "at work" in desk.status("s.zarr")
+
+    one.kill()
+    other.send_signal(signal.SIGTERM)
+    one.wait()
+    other.wait()
+    last = desk.start("last", "work", "s.zarr", "--workers", 1)
+    assert desk.wait_at(1, 4)[3] == "last"
+    desk.release()
+
+    last.wait()
+    desk.wait(desk.is_quiet)
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() == 2
+    states = desk.runs("s.zarr")
+    assert states.pop(4) in ("complete", "incomplete")  # if it left others to their last points
+    assert states == {1: "complete", 2: "killed", 3: "interrupted"}
+
+
+def test_two_arrays_share_one_store(desk: Desk) -> None:
+    desk.write_site(HELD)
+    desk.hold(1)
+    points = ("street=0..3", "house=0..3")
+    jobs = desk.submit("s.zarr", *points, "--elements", 1)
+    jobs += desk.submit("s.zarr", *points, "--elements", 1, "--add")
+    for job in jobs:
+        desk.cluster.run("scontrol", "release", job)
+    assert set(desk.wait_at(1, 2)) == {f"{jobs[0]}_0", f"{jobs[3]}_0"}
+    desk.release()
+
+    desk.wait(desk.is_quiet)
+
+    found = check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() == 0
+    assert set(found.run.values.flat) == {1, 2}
+    assert desk.runs("s.zarr") == {1: "complete", 2: "complete"}
+    assert xr.open_zarr(desk.folder / "s.zarr", group="tasks").sizes["task"] == 16
