@@ -461,9 +461,9 @@ class TestJob:
     def test_that_is_known_to_have_ended_holds_nothing(self, store: Store, block: Block) -> None:
         asked = []
 
-        def has_ended(job: str, then: float) -> bool:
-            asked.append((job, then))
-            return job == "77"
+        def has_ended(holder: Holder) -> bool | None:
+            asked.append((holder.job, holder.taken))
+            return holder.job == "77"
 
         for job, is_void in (("78", False), ("77", True)):
             forge_claimant(store, "far", host="far-away", job=job, taken=12.5)
@@ -471,13 +471,29 @@ class TestJob:
             assert (taken_by(store, block, has_ended) is not None) == is_void
         assert asked == [("78", 12.5), ("77", 12.5)]
 
-    @pytest.mark.parametrize("changed", [{"uid": 12345}, {"job": ""}], ids=["another's", "none"])
-    def test_is_asked_for_only_if_it_is_this_users(
-        self, changed: dict[str, Any], store: Store, block: Block
+    def test_that_slurm_lists_is_at_work_however_old_its_file(
+        self, store: Store, block: Block
     ) -> None:
-        forge_claimant(store, "far", **{"host": "far-away", "job": "77", **changed})
+        far = forge_claimant(store, "far", host="far-away", job="77")
         forge(store, block, claimant="far")
-        assert taken_by(store, block, lambda job, then: pytest.fail("it was asked for")) is None
+        renew_ago(far, 10 * HOLD_SECONDS)
+        assert taken_by(store, block, lambda holder: False) is None
+        assert taken_by(store, block) is not None
+
+    def test_of_which_only_age_speaks_leaves_no_death(self, store: Store, block: Block) -> None:
+        for says, deaths in ((None, 0), (True, 1)):
+            far = forge_claimant(store, "far", host="far-away", job="77")
+            forge(store, block, claimant="far")
+            mark(store, "far", block, 1, 2, RUN)
+            renew_ago(far, 10 * HOLD_SECONDS)
+            claim = taken_by(store, block, lambda holder, says=says: says)
+            assert claim is not None
+            assert claim.deaths[2] == deaths
+
+    def test_is_asked_for_only_if_there_is_one(self, store: Store, block: Block) -> None:
+        forge_claimant(store, "far", host="far-away", job="")
+        forge(store, block, claimant="far")
+        assert taken_by(store, block, lambda holder: pytest.fail("it was asked for")) is None
 
 
 class TestDamagedClaim:
@@ -686,7 +702,7 @@ class TestClearing:
         forge(store, block, claimant="far")
         clear_the_dead(store)
         assert len(left(store)) == 2
-        clear_the_dead(store, lambda job, then: job == "77")
+        clear_the_dead(store, lambda holder: holder.job == "77")
         assert left(store) == []
 
     def test_of_a_new_store_finds_nothing(self, store: Store) -> None:

@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from slurm import queue
 from slurm.queue import Job, ask, has_ended, jobs, queue_text
 from sweep.durable import file_system_time
 from sweep.errors import EngineError
+from sweep.store.holder import Holder
 
 SQUEUE = """#!/bin/bash
 # Answers with what stands in a file, and notes that it was asked, and what.
@@ -26,20 +27,32 @@ PATIENCE = 60.0  # s
 ASKER = """
 import sys
 from pathlib import Path
+import os
 from slurm.queue import has_ended
+from sweep.store.holder import Holder
 
+holder = Holder("far", 7, None, "far", 0.0, "x", os.getuid(), "8", 0, "here")
 print("ready", flush=True)
 sys.stdin.readline()
-print(has_ended(Path(sys.argv[1]))("8", 0.0), flush=True)
+print(has_ended(Path(sys.argv[1]))(holder), flush=True)
 """
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Slurm":
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Slurm"]:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return Slurm(folder)
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    queue._cluster.cache_clear()
+    yield Slurm(folder)
+    queue._cluster.cache_clear()
+
+
+def holder(job: str, taken: float, cluster: str = "here", uid: int | None = None) -> Holder:
+    """A process far away, of a job."""
+    uid = os.getuid() if uid is None else uid
+    return Holder("far", 7, None, "far", taken, "x", uid, job, 0, cluster)
 
 
 class Slurm:
@@ -107,9 +120,17 @@ class TestHasEnded:
     def test_asks_for_the_jobs_of_this_user_alone(
         self, slurm: Slurm, store: Path, at: Callable[[float], None]
     ) -> None:
-        has_ended(store)("8", 0.0)
+        has_ended(store)(holder("8", 0.0))
         (asked,) = slurm.asked
         assert "--me" in asked
+
+    def test_knows_nothing_of_other_users_and_other_clusters_and_does_not_ask(
+        self, slurm: Slurm, store: Path, at: Callable[[float], None]
+    ) -> None:
+        told = has_ended(store)
+        assert told(holder("8", 0.0, cluster="there")) is None
+        assert told(holder("8", 0.0, uid=os.getuid() + 1)) is None
+        assert slurm.asked == []
 
     def test_asks_again_in_the_next_minute(
         self, slurm: Slurm, store: Path, at: Callable[[float], None]
@@ -117,7 +138,7 @@ class TestHasEnded:
         told = has_ended(store)
         for now, count in ((6000.0, 1), (6059.9, 1), (6060.0, 2), (6061.0, 2)):
             at(now)
-            assert told("8", 0.0)
+            assert told(holder("8", 0.0))
             assert len(slurm.asked) == count
 
     def test_tells_whether_a_job_was_at_work_when_slurm_was_asked(
@@ -126,7 +147,7 @@ class TestHasEnded:
         states = ["RUNNING", "SUSPENDED", "PENDING", "COMPLETING", "CONFIGURING"]
         slurm.says(*(f"{n}|{n}|{state}|None|n1|x" for n, state in enumerate(states)))
         told = has_ended(store)
-        found = [told(str(number), 0.0) for number in range(6)]
+        found = [told(holder(str(number), 0.0)) for number in range(6)]
         assert found == [False, False, True, True, True, True]
 
     def test_takes_no_job_that_began_after_the_last_answer_for_ended(
@@ -134,29 +155,29 @@ class TestHasEnded:
     ) -> None:
         at(6030.0)
         told = has_ended(store)
-        assert told("8", 5999.0)
-        assert not told("8", 6001.0)  # perhaps it began after the question
+        assert told(holder("8", 5999.0))
+        assert not told(holder("8", 6001.0))  # perhaps it began after the question
         at(6070.0)
-        assert told("8", 6001.0)
+        assert told(holder("8", 6001.0))
 
     def test_takes_the_answer_of_a_minute_ago_while_another_process_asks(
         self, slurm: Slurm, store: Path, at: Callable[[float], None]
     ) -> None:
         told = has_ended(store)
-        assert told("8", 5900.0)
+        assert told(holder("8", 5900.0))
         at(6060.0)
-        (store / ".sweep" / "queue" / "101.asked").touch()
-        assert told("8", 5900.0)
-        assert not told("7", 5900.0)
+        (store / ".sweep" / "queue" / f"101-{os.getuid()}-here.asked").touch()
+        assert told(holder("8", 5900.0))
+        assert not told(holder("7", 5900.0))
         at(6120.0)
-        (store / ".sweep" / "queue" / "102.asked").touch()
-        assert not told("8", 5900.0)  # that answer is too old
+        (store / ".sweep" / "queue" / f"102-{os.getuid()}-here.asked").touch()
+        assert not told(holder("8", 5900.0))  # that answer is too old
 
     def test_knows_nothing_where_slurm_does_not_answer(
         self, slurm: Slurm, store: Path, at: Callable[[float], None]
     ) -> None:
         slurm.runs("#!/bin/bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
-        assert not has_ended(store)("8", 0.0)
+        assert not has_ended(store)(holder("8", 0.0))
         assert not list((store / ".sweep" / "queue").glob("*.json"))
 
     def test_waits_not_long_for_an_answer(
@@ -171,13 +192,13 @@ class TestHasEnded:
         assert queue.POLL_ASK_SECONDS < END_SECONDS  # else a job may be ended while it asks
         monkeypatch.setattr(queue, "POLL_ASK_SECONDS", 0.2)
         slurm.runs("#!/bin/bash\nexec sleep 60\n")
-        assert not has_ended(store)("8", 0.0)
+        assert not has_ended(store)(holder("8", 0.0))
 
     def test_knows_nothing_where_there_is_no_slurm_and_leaves_nothing(
         self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert not has_ended(store)("8", 0.0)
+        assert not has_ended(store)(holder("8", 0.0))
         assert not list((store / ".sweep").iterdir())
 
     def test_knows_nothing_in_a_store_that_one_may_only_read(
@@ -187,7 +208,7 @@ class TestHasEnded:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(queue, "file_system_time", refuse)
-        assert not has_ended(store)("8", 0.0)
+        assert not has_ended(store)(holder("8", 0.0))
         assert slurm.asked == []
 
     @pytest.mark.parametrize("content", [b"", b"{", b"7"], ids=str)
@@ -195,9 +216,9 @@ class TestHasEnded:
         self, content: bytes, slurm: Slurm, store: Path, at: Callable[[float], None]
     ) -> None:
         told = has_ended(store)
-        assert told("8", 0.0)
-        (store / ".sweep" / "queue" / "100.json").write_bytes(content)
-        assert not told("8", 0.0)
+        assert told(holder("8", 0.0))
+        (store / ".sweep" / "queue" / f"100-{os.getuid()}-here.json").write_bytes(content)
+        assert not told(holder("8", 0.0))
 
     def test_keeps_the_answers_of_two_minutes(
         self, slurm: Slurm, store: Path, at: Callable[[float], None]
@@ -205,10 +226,11 @@ class TestHasEnded:
         told = has_ended(store)
         for minute in range(100, 106):
             at(60.0 * minute)
-            told("8", 0.0)
+            told(holder("8", 0.0))
         names = {path.name for path in (store / ".sweep" / "queue").iterdir()}
-        assert names == {"104.asked", "104.json", "105.asked", "105.json"}
-        assert json.loads((store / ".sweep" / "queue" / "105.json").read_bytes()) == ["7"]
+        whose = f"-{os.getuid()}-here"
+        assert names == {f"{n}{whose}.{end}" for n in (104, 105) for end in ("asked", "json")}
+        assert json.loads((store / ".sweep" / "queue" / f"105{whose}.json").read_bytes()) == ["7"]
 
 
 class TestJobs:
@@ -252,7 +274,8 @@ class TestJobs:
     def test_are_asked_for_without_what_slurm_or_a_person_has_set_for_others(
         self, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("SLURM_JOB_ID", "SBATCH_PARTITION", "SLURM_CONF", "SQUEUE_STATES"):
+        for name in ("SLURM_JOB_ID", "SBATCH_ACCOUNT", "SBATCH_ARRAY_INX", "SQUEUE_STATES"):
             monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("SLURM_CONF", "x")
         slurm.runs("#!/bin/bash\nenv | grep -E '^S(LURM|BATCH|QUEUE)_' | cut -d= -f1\n")
-        assert ask("squeue").split() == ["SLURM_CONF"]
+        assert sorted(ask("squeue").split()) == ["SBATCH_ACCOUNT", "SLURM_CONF"]
