@@ -15,7 +15,8 @@ ARRAY, DASK, MPI = "array", "dask", "mpi"
 WAYS = (ARRAY, DASK, MPI)
 
 TARGET_SECONDS = 1800.0  # of work in a task: long beside its start, short beside a day's queue
-START_SECONDS = 300.0  # modules, imports from a busy disk, compilers
+START_SECONDS = 300.0  # modules, imports from a busy disk, compilers: what is planned for
+LEAST_START_SECONDS = 60.0  # what it takes at least
 SLACK = 1.5  # nodes differ, and a few timed points are not all
 LEAST_MINUTES = 10
 MEMORY_SLACK = 1.1
@@ -208,11 +209,11 @@ def _limit(times: _Times | None, needs: Needs, site: Site, by_hand: ByHand) -> i
         limit, whose = by_hand.minutes, "--time"
     if times is None or limit is None:
         return limit
-    if times.longest_point + START_SECONDS > limit * 60:
+    if times.longest_point + LEAST_START_SECONDS > limit * 60:
         source = "needs.minutes" if times.longest_point == needs.minutes * 60 else "as measured"
         raise SubmitError(
             f"A point takes up to {times.longest_point / 60:.3g} minutes ({source}) and a job "
-            f"{START_SECONDS / 60:.0f} to start; {whose} is {limit} minutes, so no job could "
+            f"{LEAST_START_SECONDS / 60:.0f} to start; {whose} is {limit} minutes, so no job could "
             "finish one. Take a partition with a longer limit, give the point more cores, or "
             "make it smaller."
         )

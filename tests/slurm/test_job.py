@@ -166,12 +166,19 @@ def test_the_price_is_in_the_unit_of_the_site():
     assert job.price == "7 service units (at most 11.9)"
 
 
+def test_short_points_fit_the_shortest_partition():
+    site = Site(time_limit=5)
+
+    assert shaped(10, 1, site=site).minutes == 5
+    assert shaped(10, 1, minutes=5).minutes == 5
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
         (r"Give --time, or say it in the pipeline: needs=Needs\(minutes=...\)", {"seconds": None}),
         (
-            r"A point takes up to 60 minutes \(as measured\) and a job 5 to start; time_limit of "
+            r"A point takes up to 60 minutes \(as measured\) and a job 1 to start; time_limit of "
             r"my\.toml is 30 minutes.*longer limit",
             {"seconds": 3600, "site": Site(file="my.toml", time_limit=30)},
         ),
