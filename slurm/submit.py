@@ -228,6 +228,7 @@ def submit(
         ):
             if not wish.add:  # another submission may have come while points were timed
                 refuse_while_queued(store)
+            _note_the_gone(store)
             note_the_killed(store, has_ended(store.path))
             options = Options(
                 "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
@@ -246,6 +247,16 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
         if is_new and not store.run_files() and not len(store.numbers_with_status()):
             shutil.rmtree(store.path)
         raise
+
+
+def _note_the_gone(store: Store) -> None:
+    """Say of submissions none of whose jobs is in the queue that they were killed."""
+    queued = {job.shown.partition("_")[0] for job in jobs_of(store)}
+    for number in store.run_files():
+        record = store.read_run(number)
+        is_open = record["state"] in ("queued", "running")
+        if is_open and "jobs" in record and not queued & set(record["jobs"]):
+            store.update_run(number, record | {"state": "killed"})
 
 
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:

@@ -226,6 +226,8 @@ class Running:
             self.record |= {"ended": time.time(), "state": state}
             self.store.update_run(number, self.record)
         if self.lease:
+            if not tally.left:
+                complete(self.store)
             self._fold()
 
     def _count_anew(self, tally: Tally) -> None:
@@ -272,16 +274,24 @@ def new_record(source: Mapping[str, str], engine: str, state: str = "running") -
 def settle(store: Store, number: int) -> None:
     """Say in the record of a run if it is complete, and bring the tables up to date.
 
-    The same goes for other submissions, whose jobs may have left before the end. For who holds the
-    lease.
+    For who holds the lease.
     """
     if not store.plan().blocks_left:
-        for each in store.run_files():
-            record = store.read_run(each)
-            if record["state"] in ("queued", "running") and (each == number or "jobs" in record):
-                store.update_run(each, {**record, "state": "complete", "ended": time.time()})
+        complete(store, number)
         note_the_killed(store)
     Tables(store).catch_up()
+
+
+def complete(store: Store, *numbers: int) -> None:
+    """Say of these runs, and of all submissions, that they are complete: nothing is left.
+
+    The jobs of a submission may have left before, or be waiting still.
+    """
+    for number in store.run_files():
+        record = store.read_run(number)
+        is_open = record["state"] in ("queued", "running")
+        if is_open and (number in numbers or "jobs" in record):
+            store.update_run(number, {**record, "state": "complete", "ended": time.time()})
 
 
 def _marks(claims: Claims) -> Iterator[tuple[int, int, int]]:
