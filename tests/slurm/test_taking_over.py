@@ -1,9 +1,16 @@
 """One store, many ways: what one begins another finishes, and workers come and go meanwhile."""
 
+import json
+import re
 import signal
 
 import xarray as xr
 from desk import ERRANDS, Desk, check_complete
+
+from slurm.queue import POLL_SECONDS
+from sweep.durable import encode_json
+from sweep.store import Store
+from sweep.store.claims import Claims
 
 HELD = 'directives = ["--hold"]\n'
 
@@ -89,3 +96,64 @@ def test_two_arrays_share_one_store(desk: Desk) -> None:
     assert set(found.run.values.flat) == {1, 2}
     assert desk.runs("s.zarr") == {1: "complete", 2: "complete"}
     assert xr.open_zarr(desk.folder / "s.zarr", group="tasks").sizes["task"] == 16
+
+
+def test_what_waits_in_the_queue_finds_nothing_left_when_a_driver_here_was_quicker(
+    desk: Desk,
+) -> None:
+    desk.write_site(HELD)
+    array, *others = desk.submit("s.zarr", "street=0..1", "house=0..2", "--elements", 1)
+
+    desk.sweep("resume", "s.zarr", "--on", "processes", "--workers", 1)
+
+    check_complete(desk, "s.zarr", 2, 3)
+    assert desk.runs("s.zarr") == {1: "complete", 2: "complete"}
+    assert re.search(r"^queue +3 pending", desk.sweep("status", "s.zarr"), re.MULTILINE)
+    for job in (array, *others):
+        desk.cluster.run("scontrol", "release", job)
+    desk.wait(desk.is_quiet)
+    assert desk.cluster.states(array) == {f"{array}_0": "COMPLETED"}
+    assert desk.begun() == []
+
+
+def test_a_submission_whose_jobs_are_gone_is_noted_when_the_next_one_is_made(desk: Desk) -> None:
+    desk.write_site(HELD)
+    points = ("street=0..1", "house=0..2", "--elements", 1)
+    desk.cluster.run("scancel", *desk.submit("s.zarr", *points))
+    desk.wait(desk.is_quiet)
+
+    desk.write_site()
+    desk.submit("s.zarr", *points)
+
+    desk.wait(desk.is_quiet)
+    check_complete(desk, "s.zarr", 2, 3)
+    assert desk.runs("s.zarr") == {1: "killed", 2: "complete"}
+
+
+def test_what_a_job_had_is_free_when_slurm_knows_that_it_has_ended(desk: Desk) -> None:
+    desk.write_site(HELD)
+    jobs = desk.submit("s.zarr", "street=0..1", "house=0..2", "--elements", 1)
+    gone = desk.cluster.run("sbatch", "--parsable", "--hold", "--wrap", "true").strip()
+    desk.cluster.run("scancel", gone)
+    claim_from_elsewhere(desk.store("s.zarr"), 3, gone)
+
+    for job in jobs:
+        desk.cluster.run("scontrol", "release", job)
+
+    desk.wait(desk.is_quiet)
+    check_complete(desk, "s.zarr", 2, 3)
+    assert desk.store("s.zarr").read_run(1)["jobs"] == jobs, "nothing had to be submitted again"
+
+
+def claim_from_elsewhere(store: Store, block: int, job: str) -> None:
+    """Leave the claim of a process in a batch job, about which only SLURM can be asked."""
+    with Claims(store, 1).open() as claims:
+        assert claims.take(store.grid.block(block))
+        claim = next(path for path in (store.private / "claims").rglob("*") if path.is_file())
+        claimant = store.private / "claimants" / claims.name
+        files = {claim: claim.read_bytes(), claimant: claimant.read_bytes()}
+    told = json.loads(files[claimant])
+    told |= {"host": "elsewhere", "machine": "another", "job": job, "cluster": "throwaway"}
+    told["taken"] -= 2 * POLL_SECONDS  # before SLURM is asked
+    for path, data in (files | {claimant: encode_json(told)}).items():
+        path.write_bytes(data)

@@ -27,6 +27,7 @@ NOT_COMPARED = ("run", "point_seconds")
 def test_a_sweep_by_an_array_by_dask_and_by_mpi_equals_the_local_one(
     desk: Desk, name: str, values: dict[str, Any]
 ) -> None:
+    desk.write_site('directives = ["--spread-job"]\n')  # over both nodes
     study = PIPELINES / f"{name}.py"
     words = [
         f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}"
@@ -34,11 +35,13 @@ def test_a_sweep_by_an_array_by_dask_and_by_mpi_equals_the_local_one(
     ]
 
     for via, size in WAYS.items():
-        desk.submit(f"{via}.zarr", *words, "--via", via, *size, study=study)
+        job, *_ = desk.submit(f"{via}.zarr", *words, "--via", via, *size, study=study)
     with pytest.warns(UserWarning, match="2 of 6 points failed"):
         local = sweep.run(study, on="serial", **values).drop_vars(NOT_COMPARED)
 
     desk.wait(desk.is_quiet)
+    nodes = desk.cluster.run("squeue", "-h", "-t", "all", "-o", "%N", "-j", job).strip()
+    assert nodes == "n[1-2]"
     for via in WAYS:
         found = xr.open_zarr(desk.folder / f"{via}.zarr").load()
         xr.testing.assert_equal(found.drop_vars(NOT_COMPARED), local)
