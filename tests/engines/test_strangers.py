@@ -31,6 +31,7 @@ WORKERS = 2
 # The stranger. It imports first, as its owner, for its interpreter may lie in a private folder.
 STRANGER = """
 import asyncio, json, os, sys
+import tornado.platform.asyncio
 sys.path.insert(0, sys.argv[1])
 from test_strangers import attempts
 os.setgroups([])
