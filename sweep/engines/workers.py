@@ -240,6 +240,7 @@ class Driver:
         *numbers, import_path = descriptors
         requests, replies, lifeline = map(int, numbers)
         sys.path[:] = json.loads(import_path)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # srun sends the driver's to all processes
         _end_with(lifeline)
         _keep_from_children(requests, replies, lifeline)
         self.requests = os.fdopen(requests, encoding="ascii")
