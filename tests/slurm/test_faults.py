@@ -15,6 +15,7 @@ ON_A_NODE_EACH = 'directives = ["--exclusive"]\n'
 FIRST_FINALIZER_HANGS = """\
 setup = ['case "$SLURM_JOB_NAME" in *-finish) [ -e hung ] || { touch hung; sleep 600; } ;; esac']
 """
+WAYS = {"array": ("--elements", 1), "dask": ("--workers", 2), "mpi": ("--workers", 2)}
 POISON = (1, 2)
 
 
@@ -99,20 +100,38 @@ def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
     assert desk.repeated() == 2
 
 
+@pytest.mark.parametrize(("via", "size"), WAYS.items())
 def test_near_the_end_of_its_time_a_job_begins_no_more_and_the_rest_is_submitted_again(
-    desk: Desk,
+    desk: Desk, via: str, size: tuple[str, int]
 ) -> None:
-    array, *_ = desk.submit("s.zarr", *SIXTEEN, "pause=0.4", "--elements", 1)
+    job, *_ = desk.submit("s.zarr", *SIXTEEN, "pause=0.4", "--via", via, *size)
     desk.wait_at(0, 2)
 
-    desk.cluster.run("scancel", "--signal=USR1", "--batch", array)
+    desk.cluster.run("scancel", "--signal=USR1", "--batch", job)
 
     desk.wait_for_end("s.zarr")
     check_complete(desk, "s.zarr", 4, 4)
     assert desk.repeated() == 0
     assert len({who for _, who in desk.begun()}) == 2
-    log = next((desk.folder / "s.zarr.jobs/logs").glob(f"*-{array}_0.log")).read_text()
+    log = next((desk.folder / "s.zarr.jobs/logs").glob(f"s-*-{job}*.log")).read_text()
     assert "No time is left for another block; " in log
+
+
+@pytest.mark.parametrize("via", ["dask", "mpi"])
+def test_a_job_of_many_workers_that_was_cancelled_is_submitted_again(desk: Desk, via: str) -> None:
+    desk.hold(1)
+    job, *_ = desk.submit("s.zarr", *SIXTEEN, "--via", via, "--workers", 2)
+    desk.wait_at(1, 2)
+
+    desk.cluster.run("scancel", job)
+
+    desk.wait(lambda: job not in desk.queue())
+    desk.wait(lambda: claimants(desk.store("s.zarr")) == {})
+    assert not list(desk.store("s.zarr").mark_folder.iterdir()), "nobody is suspected"
+    desk.release()
+    desk.wait_for_end("s.zarr")
+    check_complete(desk, "s.zarr", 4, 4)
+    assert desk.repeated() == 2
 
 
 def test_a_task_that_the_time_limit_hit_is_repeated_and_not_blamed(desk: Desk) -> None:
