@@ -92,6 +92,7 @@ def begin(engine: Engine, notes: Path, count: int) -> list[psutil.Process]:
 # --- in a job ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_of_engines_and_other_users_out(cluster: Throwaway) -> None:
     tests = [str(CALLS / "test_engines.py"), str(CALLS / "test_strangers.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-k", "srun or stranger", *tests]

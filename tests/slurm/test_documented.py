@@ -30,6 +30,7 @@ def test_the_commands_of_the_readme_take_a_study_through_the_cluster(
     assert (xr.open_zarr(tmp_path / "runs" / "cooling.zarr").status == 1).all()
 
 
+@pytest.mark.slow
 def test_the_worked_example_leads_from_login_to_a_dataset(
     cluster: Throwaway, tmp_path: Path
 ) -> None:

@@ -81,7 +81,7 @@ def test_what_an_element_had_whose_node_crashed_is_computed_by_the_others(desk: 
     assert desk.repeated() == 1
 
 
-@pytest.mark.parametrize("via", ["dask", "mpi"])
+@pytest.mark.parametrize("via", ["dask", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
     desk: Desk, via: str
 ) -> None:
@@ -100,7 +100,13 @@ def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
     assert desk.repeated() == 2
 
 
-@pytest.mark.parametrize(("via", "size"), WAYS.items())
+@pytest.mark.parametrize(
+    ("via", "size"),
+    [
+        pytest.param(via, size, marks=[pytest.mark.slow] * (via != "array"))
+        for via, size in WAYS.items()
+    ],
+)
 def test_near_the_end_of_its_time_a_job_begins_no_more_and_the_rest_is_submitted_again(
     desk: Desk, via: str, size: tuple[str, int]
 ) -> None:
@@ -117,6 +123,7 @@ def test_near_the_end_of_its_time_a_job_begins_no_more_and_the_rest_is_submitted
     assert "No time is left for another block; " in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("via", ["dask", "mpi"])
 def test_a_job_of_many_workers_that_was_cancelled_is_submitted_again(desk: Desk, via: str) -> None:
     desk.hold(1)
@@ -134,6 +141,7 @@ def test_a_job_of_many_workers_that_was_cancelled_is_submitted_again(desk: Desk,
     assert desk.repeated() == 2
 
 
+@pytest.mark.slow
 def test_a_task_that_the_time_limit_hit_is_repeated_and_not_blamed(desk: Desk) -> None:
     desk.hold(1)
     array, *_ = desk.submit("s.zarr", *TWELVE, "--elements", 1)
@@ -159,7 +167,10 @@ def test_a_point_that_kills_its_worker_fails_and_nothing_else(desk: Desk) -> Non
 
 @pytest.mark.parametrize(
     ("via", "size", "most"),
-    [("array", ("--elements", 3), 0), ("mpi", ("--workers", 2), 3)],  # there are others at work
+    [
+        ("array", ("--elements", 3), 0),
+        pytest.param("mpi", ("--workers", 2), 3, marks=pytest.mark.slow),  # others are at work
+    ],
 )
 def test_a_point_that_kills_its_whole_job_fails_and_nothing_else(
     desk: Desk, via: str, size: tuple[str, int], most: int
@@ -173,7 +184,7 @@ def test_a_point_that_kills_its_whole_job_fails_and_nothing_else(
     assert 2 <= desk.repeated() <= 2 + most
 
 
-@pytest.mark.parametrize("when", ["it waits", "it runs"])
+@pytest.mark.parametrize("when", [pytest.param("it waits", marks=pytest.mark.slow), "it runs"])
 def test_a_finalizer_that_was_killed_is_replaced_when_the_array_is_through(
     desk: Desk, when: str
 ) -> None:

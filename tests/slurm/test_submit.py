@@ -198,6 +198,7 @@ def test_an_array_is_split_and_throttled_as_the_site_says(desk: Desk) -> None:
     assert desk.repeated() == 0
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_submitted_again_as_often_as_allowed(desk: Desk) -> None:
     desk.write_site(ELEMENTS_FAIL)
     desk.submit("s.zarr", *SMALL, "--elements", 1)

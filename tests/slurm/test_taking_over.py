@@ -4,6 +4,7 @@ import json
 import re
 import signal
 
+import pytest
 import xarray as xr
 from desk import ERRANDS, Desk, check_complete
 
@@ -51,6 +52,7 @@ def test_a_sweep_begun_here_is_continued_by_an_array_and_finished_by_mpi(desk: D
         assert found.run[tuple(map(int, block.split(".")))] == run
 
 
+@pytest.mark.slow
 def test_workers_come_and_go_while_an_array_computes(desk: Desk) -> None:
     desk.hold(1)
     desk.submit("s.zarr", "street=0..3", "house=0..3", "--elements", 1)
@@ -78,6 +80,7 @@ def test_workers_come_and_go_while_an_array_computes(desk: Desk) -> None:
     assert states == {1: "complete", 2: "killed", 3: "interrupted"}
 
 
+@pytest.mark.slow
 def test_two_arrays_share_one_store(desk: Desk) -> None:
     desk.write_site(HELD)
     desk.hold(1)

@@ -23,7 +23,9 @@ WAYS = {"array": ("--elements", 2), "dask": ("--workers", 2), "mpi": ("--workers
 NOT_COMPARED = ("run", "point_seconds")
 
 
-@pytest.mark.parametrize(("name", "values"), [("heat_flow", HEAT), ("nbody", NBODY)])
+@pytest.mark.parametrize(
+    ("name", "values"), [("heat_flow", HEAT), pytest.param("nbody", NBODY, marks=pytest.mark.slow)]
+)
 def test_a_sweep_by_an_array_by_dask_and_by_mpi_equals_the_local_one(
     desk: Desk, name: str, values: dict[str, Any]
 ) -> None:
