@@ -123,7 +123,7 @@ class TestSeveralWorkers:
         assert {record["pid"] for record in found} == {other.pid for other in others}
         attempts = {record["block"]: record["attempt"] for record in found}
         assert attempts.pop("0.0") == 2  # at which it was killed
-        assert Counter(attempts.values()).most_common(1)[0] == (1, 58)  # one stood in line
+        assert Counter(attempts.values()).most_common(1)[0] == (1, 59)  # it had one block alone
 
     def test_may_be_a_worker_and_a_driver(
         self, make: Callable[..., Store], gate: Gate, start: Callable[..., "subprocess.Popen[str]"]
@@ -143,7 +143,7 @@ class TestSeveralWorkers:
         assert set(tasks.run.values) == {2, 3}
         assert set(tasks.pid.values) == {one.pid for one in both}
         submitted, *states = xr.open_zarr(store.path, group="runs").state.values.tolist()
-        assert submitted == "queued"  # that run's jobs have not begun
+        assert submitted == "complete"  # there is nothing left for its jobs
         assert "complete" in states
         assert set(states) <= {"complete", "incomplete"}  # which it was when that one left
 
@@ -257,6 +257,7 @@ class TestTime:
         assert traces(store) == []
 
 
+@pytest.mark.slow
 def test_a_point_that_takes_its_process_along_each_time_fails_and_all_else_is_done(
     make: Callable[..., Store], start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:

@@ -285,6 +285,7 @@ def batch(cluster: Throwaway, folder: Path, *words: str) -> int:
     return int(code.read_text())
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_job_gives_the_serial_answer_value_for_value(
     cluster: Throwaway, studies: Path, tmp_path: Path
 ) -> None:
@@ -301,6 +302,7 @@ def test_a_sweep_in_a_job_gives_the_serial_answer_value_for_value(
     assert set(xr.open_zarr(ours, group="tasks").slurm_job_id.values) != {""}
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_its_worker_fails_with_its_reason_and_no_other(
     cluster: Throwaway, studies: Path, tmp_path: Path
 ) -> None:

@@ -81,7 +81,8 @@ def test_what_an_element_had_whose_node_crashed_is_computed_by_the_others(desk: 
     assert desk.repeated() == 1
 
 
-@pytest.mark.parametrize("via", ["dask", pytest.param("mpi", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("via", ["dask", "mpi"])
 def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
     desk: Desk, via: str
 ) -> None:
@@ -100,13 +101,8 @@ def test_a_job_of_many_workers_whose_node_crashed_goes_on_when_it_is_requeued(
     assert desk.repeated() == 2
 
 
-@pytest.mark.parametrize(
-    ("via", "size"),
-    [
-        pytest.param(via, size, marks=[pytest.mark.slow] * (via != "array"))
-        for via, size in WAYS.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("via", "size"), WAYS.items())
 def test_near_the_end_of_its_time_a_job_begins_no_more_and_the_rest_is_submitted_again(
     desk: Desk, via: str, size: tuple[str, int]
 ) -> None:
