@@ -5,6 +5,7 @@ to ask whether a block is committed, and at which point of it a worker died.
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ COMPILE_SECONDS = 60.0  # that a point may take beside its deadline, of which on
 LONG_SECONDS = 5.0  # a batch that takes longer is not queued behind another
 MOST_ATTEMPTS = 3  # at a block whose workers are lost, nobody knows at which point
 PAUSE_SECONDS = 0.2  # while others are at all that is left
+KILL_SECONDS = 120.0  # within which a launcher kills all ranks when one has died
 END_SECONDS = 15.0  # before the end of its time, a run drops what is in flight and closes
 SMOOTHING = 0.3  # weight of the newest batch in the estimate of a block's time
 
@@ -91,8 +93,9 @@ class Stop:
 
         With `in_job`, as a batch system means them: SIGUSR1 says that time is nearly over, so
         that no more blocks are begun, and SIGTERM that the end comes within seconds. `with_ranks`
-        SIGUSR2 says the latter. SIGTERM is what a launcher sends after the death of a rank, and
-        must not be obeyed: to end in order would wipe out what tells who is to blame.
+        SIGUSR2 says the latter. SIGTERM is what a launcher sends after the death of a rank, before
+        it kills them all. That is waited for: to end in order would wipe out what tells who is to
+        blame, and what was handed out now would be repeated.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -116,14 +119,18 @@ class Stop:
         def hurry(number: int, frame: object) -> None:
             self.is_short_of_time = True
 
-        def let_be(number: int, frame: object) -> None:
-            pass
+        def wait_to_be_killed(number: int, frame: object) -> None:
+            over = time.monotonic() + KILL_SECONDS
+            while not self.asked:
+                if time.monotonic() > over:
+                    os._exit(128 + number)
+                time.sleep(PAUSE_SECONDS)
 
         handlers = {signal.SIGINT: ask, signal.SIGTERM: end if in_job else ask}
         if in_job:
             handlers[signal.SIGUSR1] = hurry
         if in_job and with_ranks:
-            handlers |= {signal.SIGTERM: let_be, signal.SIGUSR2: end}
+            handlers |= {signal.SIGTERM: wait_to_be_killed, signal.SIGUSR2: end}
         old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield

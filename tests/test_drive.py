@@ -1,6 +1,7 @@
 """The loop over an engine: how much is in flight, how large batches are, how a run is stopped."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -389,6 +390,19 @@ class TestBatchSystem:
             signal.raise_signal(signal.SIGUSR1)
             tally = drive(engine, 100, stop)
         assert (tally.done, engine.batches) == (0, [])
+
+    def test_is_waited_for_when_it_kills_all_ranks_after_the_death_of_one(self) -> None:
+        def be_told(wait: int) -> None:
+            if wait == 3:  # a job is ended by both, a step by the first alone, and a kill
+                threading.Timer(0.5, signal.raise_signal, [signal.SIGUSR2]).start()
+                signal.raise_signal(signal.SIGTERM)
+                told.append(stop.asked)
+
+        engine, stop, told = PromptEngine(2, 1.0, be_told), Stop(), list[int]()
+        with stop.on_signals(fail_to_say, in_job=True, with_ranks=True):
+            drive(engine, 100, stop)
+        assert told == []  # it has dropped what was in flight
+        assert stop.asked == 2
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
     def test_gives_signals_back_to_who_had_them(self, number: signal.Signals) -> None:
