@@ -1,8 +1,11 @@
 """Messages between the ranks: JSON as bytes, nothing pickled, in order from each to each."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
+
+from sweep.engines.mpi.launch import variables_for
 
 Message = list[Any]  # a word that says what it is, and what belongs to it
 
@@ -19,8 +22,14 @@ class Post:
     """
 
     def __init__(self) -> None:
+        import mpi4py
+
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True  # ours to start, its own to end
         from mpi4py import MPI
 
+        if not MPI.Is_initialized():
+            os.environ |= variables_for(MPI.Get_library_version(), os.environ)
+            MPI.Init_thread()
         self._mpi = MPI
         self._world = MPI.COMM_WORLD
         self._sending: list[Any] = []  # requests; each holds its bytes until they are gone
