@@ -144,8 +144,7 @@ class Running:
             return self.store.begin_run(self.record)
         self.record = self.store.read_run(self.part.run)
         if self.record["state"] == "queued":
-            self.record |= {"state": "running"}
-            self.store.update_run(self.part.run, self.record)
+            self.store.note_begun(self.part.run)
         return self.part.run
 
     def _feed(self, claims: Claims) -> tuple[Feed, Tally]:

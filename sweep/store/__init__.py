@@ -299,9 +299,18 @@ class Store:
         replace_file(path, encode_json(record, indent=1))
         sync_folder(path.parent)
 
+    def note_begun(self, number: int) -> None:
+        """Say that a run which was queued has begun.
+
+        Many jobs of it say so at once, beside whoever holds the lease and replaces the record.
+        """
+        self._begun_file(number).touch()
+
     def read_run(self, number: int) -> dict[str, Any]:
         """Return what is known of a run."""
         record: dict[str, Any] = json.loads(self._run_file(number).read_bytes())
+        if record["state"] == "queued" and self._begun_file(number).exists():
+            record["state"] = "running"
         return record
 
     def reopened(self, number: int) -> list[str]:
@@ -319,6 +328,9 @@ class Store:
 
     def _run_file(self, number: int) -> Path:
         return self.private / "runs" / f"{number:04d}.json"
+
+    def _begun_file(self, number: int) -> Path:
+        return self.private / "runs" / f"{number:04d}.begun"
 
 
 class BlockWriter:
