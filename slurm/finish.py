@@ -5,8 +5,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.queue import Job, ask, has_ended
+from slurm.queue import Job, has_ended
 from slurm.submit import ROUNDS, WAIT_MINUTES, jobs_of, names_of, submit_finalizers, submit_run
+from sweep.engines.srun.commands import ask
 from sweep.errors import StoreBusy, counted, short_path, writing
 from sweep.running import settle
 from sweep.store import Store

@@ -18,11 +18,12 @@ from typing import Any
 from slurm import keys
 from slurm.job import ARRAY, ByHand, Job, shape_job
 from slurm.queue import Job as Queued
-from slurm.queue import Refused, ask, has_ended, jobs
+from slurm.queue import has_ended, jobs
 from slurm.script import Submission, batch_script, finalizer_script, job_name
 from slurm.site import Site
 from sweep.definition import Pipeline
 from sweep.durable import make_folders, replace_file
+from sweep.engines.srun.commands import Refused, ask
 from sweep.errors import EngineError, SubmitError, SweepError, counted, short_path, writing
 from sweep.forecast import Timing
 from sweep.options import Options
@@ -319,7 +320,7 @@ def submit_run(store: Store, number: int, elements: int, rounds: int) -> list[st
     try:
         for job in _submitted(folder_of(store.path), store.read_run(number), elements, rounds):
             found.append(job)
-            record = store.read_run(number)  # elements that run already may have changed it
+            record = store.read_run(number)
             store.update_run(number, record | {"jobs": [*record["jobs"], job]})
     except BaseException:  # Ctrl-C, too: nobody would look after them
         with suppress(EngineError):
