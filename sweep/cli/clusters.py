@@ -224,9 +224,9 @@ def plan_for(
 
 
 def at_work_rows(store: Store) -> dict[str, str]:
-    """Return who is at work on a store, and what SLURM has of it in its queue."""
+    """Return who is at work on a store, what SLURM has of it in its queue, and where logs lie."""
     from slurm.queue import has_ended, has_slurm, queue_text
-    from slurm.submit import jobs_of
+    from slurm.submit import folder_of, jobs_of
 
     rows = {}
     if found := claimants(store, has_ended(store.path)):
@@ -238,6 +238,9 @@ def at_work_rows(store: Store) -> dict[str, str]:
             rows["queue"] = queue_text(jobs_of(store))
         except EngineError as error:
             rows["queue"] = str(error)
+    logs = folder_of(store.path) / "logs"
+    if logs.is_dir():
+        rows["logs"] = short_path(logs)
     return {name: text for name, text in rows.items() if text}
 
 

@@ -212,6 +212,7 @@ def test_what_is_missing_is_submitted_again_as_often_as_allowed(desk: Desk) -> N
     assert any(said in log.read_text() for log in logs)
     status = desk.status("s.zarr")
     assert re.search(r"^run 1 +incomplete, ", status, re.MULTILINE)
+    assert re.search(r"^logs +s\.zarr\.jobs/logs$", status, re.MULTILINE)
     assert "queue" not in status
 
     desk.write_site()
