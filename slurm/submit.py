@@ -128,14 +128,18 @@ def set_by_hand(
 
 
 def timed_if_possible(pipeline: Pipeline, study: Study, reporter: Reporter) -> Timing | None:
-    """Time a few points; None, with a word why, where this machine lacks the GPUs they need."""
+    """Time a few points and say why if none can be; None where this machine lacks their GPUs."""
+    untimed = "No point was timed here, so the pipeline's own needs count"
     try:
-        return timed(pipeline, study)
+        timing = timed(pipeline, study)
     except SweepError as error:
         if not pipeline.needs.gpus:
             raise
-        reporter.say(f"No point was timed here, so the pipeline's own needs count: {error}")
+        reporter.say(f"{untimed}: {error}")
         return None
+    if timing.at_least:
+        reporter.say(f"{untimed}: {timing.why}")
+    return timing
 
 
 def draft(

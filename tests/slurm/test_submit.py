@@ -65,6 +65,21 @@ def test_print_shows_the_script_and_writes_nothing_at_all(desk: Desk) -> None:
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+def test_points_that_take_their_worker_along_are_told_where_they_would_be_timed(desk: Desk) -> None:
+    study = desk.folder / "fatal.py"
+    study.write_text(
+        "import os\nfrom typing import Annotated\nfrom sweep import Axis, Pipeline, Var\n"
+        "def f(a: int) -> Annotated[int, Var(())]:\n    os._exit(7)\n"
+        "pipeline = Pipeline(f, axes=[Axis('a', [1, 2])])\n"
+    )
+
+    said = desk.sweep("submit", study, "s.zarr", "--site", "site.toml", code=MISTAKE)
+
+    assert re.search(r"^No point was timed here.*ended with exit code 7", said, re.MULTILINE)
+    assert "Nothing says how long a point takes: none was timed. Give --time" in said
+    assert not (desk.folder / "s.zarr").exists()
+
+
 def test_what_is_queued_is_not_submitted_again_unless_it_is_to_be_added(desk: Desk) -> None:
     desk.write_site(HELD)
     array, *finalizers = desk.submit("s.zarr", *SMALL, "--elements", 2)
