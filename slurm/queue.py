@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sweep.durable import file_system_time, replace_file
 from sweep.engines.srun.commands import ASK_SECONDS, ask
-from sweep.errors import EngineError
+from sweep.errors import EngineError, SubmitError
 from sweep.store.holder import Holder, JobEnded
 
 POLL_SECONDS = 60.0
@@ -45,6 +45,22 @@ class Job:
 def has_slurm() -> bool:
     """Tell whether there is a SLURM to ask."""
     return shutil.which("squeue") is not None
+
+
+def require_slurm() -> None:
+    """See that there is a SLURM to submit to.
+
+    Raises
+    ------
+    SubmitError
+        If there is none, with what to do.
+    """
+    missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+    if missing:
+        raise SubmitError(
+            f"There is no {' and no '.join(missing)} on this machine: no SLURM. Submit from a "
+            "login node of a cluster; here: sweep run."
+        )
 
 
 def jobs(*arguments: str, seconds: float = ASK_SECONDS) -> list[Job]:

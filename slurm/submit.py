@@ -18,7 +18,7 @@ from typing import Any
 from slurm import keys
 from slurm.job import ARRAY, ByHand, Job, shape_job
 from slurm.queue import Job as Queued
-from slurm.queue import has_ended, jobs
+from slurm.queue import has_ended, jobs, require_slurm
 from slurm.script import Submission, batch_script, finalizer_script, job_name
 from slurm.site import Site
 from sweep.definition import Pipeline
@@ -74,27 +74,17 @@ class Draft:
     grid: Grid
     blocks_left: int
 
-    def check(self) -> None:
-        """Refuse what cannot be written as a script.
+    def scripts(self) -> tuple[str, str]:
+        """Return the batch script, and that of what looks after the jobs.
 
         Raises
         ------
         SubmitError
-            With what it is.
+            If something cannot be written as a script.
         """
-        assert self.script
-        assert self.finalizer
-
-    @property
-    def script(self) -> str:
-        """The batch script."""
-        return batch_script(self.job, self.site, self.submission)
-
-    @property
-    def finalizer(self) -> str:
-        """The script of what looks after the jobs."""
         named = replace(self.submission, name=self.submission.name + FINISH)
-        return finalizer_script(self.site, named)
+        job = batch_script(self.job, self.site, self.submission)
+        return job, finalizer_script(self.site, named)
 
 
 @dataclass(frozen=True)
@@ -120,6 +110,8 @@ def set_by_hand(
         minutes = keys.minutes(time) if time else None
     except ValueError as error:
         raise SubmitError(f"--time {time!r} {error}") from None
+    if time and minutes is None:
+        raise SubmitError(f"--time {time!r} is no end: blocks are chosen so that they end in time.")
     try:
         megabytes = keys.megabytes(memory) if memory else None
     except ValueError as error:
@@ -211,6 +203,7 @@ def submit(
         As for `sweep.run`.
     """
     pipeline.check_complete()
+    require_slurm()
     store = Store(path) if exists(path) else None
     if store:
         store.check_same(pipeline)
@@ -222,7 +215,7 @@ def submit(
             return None
     timing = timed_if_possible(pipeline, study, reporter)
     planned = draft(pipeline, study, path, site, wish, timing)
-    planned.check()
+    planned.scripts()
     with writing(path):
         is_new = store is None
         store = store or create_with(pipeline, study, path, planned.grid)
@@ -248,7 +241,7 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
     """Remove a store that was made for a submission which SLURM refuses."""
     try:
         yield
-    except SubmitError:
+    except SweepError:
         if is_new and not store.run_files() and not len(store.numbers_with_status()):
             shutil.rmtree(store.path)
         raise
@@ -259,8 +252,7 @@ def _note_the_gone(store: Store) -> None:
     queued = {job.shown.partition("_")[0] for job in jobs_of(store)}
     for number in store.run_files():
         record = store.read_run(number)
-        is_open = record["state"] in ("queued", "running")
-        if is_open and "jobs" in record and not queued & set(record["jobs"]):
+        if store.has_jobs(number) and not queued & set(record["jobs"]):
             store.update_run(number, record | {"state": "killed"})
 
 
@@ -273,15 +265,15 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     left = store.plan().points_left
     record |= gather(study.file, sys.argv)
     record |= {"jobs": [], "reopened": store.unsettled(), "left": left}
+    folder = folder_of(store.path)
+    _make_folder(folder)
     number = store.begin_run(record)
     submission = replace(planned.submission, run=number, name=names_of(store)[0])
-    planned = replace(planned, submission=submission)
-    folder = folder_of(store.path)
-    make_folders(folder / "logs")
     script = folder / f"run-{number:04d}-{job.via}.sh"
     finalizer = folder / f"run-{number:04d}-finish.sh"
-    replace_file(script, planned.script.encode(errors="surrogateescape"))
-    replace_file(finalizer, planned.finalizer.encode(errors="surrogateescape"))
+    texts = replace(planned, submission=submission).scripts()
+    for file, text in zip((script, finalizer), texts, strict=True):
+        replace_file(file, text.encode(errors="surrogateescape"))
     record["submission"] = {
         "via": job.via,
         "script": script.name,
@@ -301,6 +293,17 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
             store.run_files()[number].unlink()
             _remove_folder(folder, script, finalizer)
         raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of scripts and logs."""
+    try:
+        make_folders(folder / "logs")
+    except (FileExistsError, NotADirectoryError):
+        raise SubmitError(
+            f"{short_path(folder)} is to be the folder of the scripts and logs, and is a file. "
+            "Move it away, and submit again."
+        ) from None
 
 
 def _remove_folder(folder: Path, *scripts: Path) -> None:
@@ -383,7 +386,7 @@ def sbatch(*arguments: str) -> str:
 
 
 def names_of(store: Store) -> tuple[str, str]:
-    """Return the names of the jobs of a store, and of their finalizers."""
+    """Return the names of the jobs of a store, and of their finalizers; a copy has others."""
     name = job_name(store.path, store.header.sweep_id)
     return name, name + FINISH
 

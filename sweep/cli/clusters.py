@@ -124,7 +124,7 @@ def by_hand(command: Command) -> Command:
     """Add the options for what is otherwise chosen by what is known of the points."""
     for option in (
         click.option("--elements", type=click.IntRange(min=1), help="Elements of the array."),
-        click.option("--memory", metavar="SIZE", help="Memory of a task: 4GB."),
+        click.option("--memory", metavar="SIZE", help="Memory of a task: 4G."),
         click.option("--time", metavar="TIME", help="Walltime, as SLURM writes it: 1-12:00:00."),
         workers,
         _via,
@@ -173,7 +173,7 @@ def submit(
     if is_shown:
         timing = timed_if_possible(bound, study, reporter)
         planned = draft(bound, study, store, site, wish, timing)
-        click.echo(planned.script)
+        click.echo(planned.scripts()[0])
         return ALL_DONE
     done = hand_in(bound, study, store, site, wish, reporter)
     if done is None:

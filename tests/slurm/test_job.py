@@ -59,7 +59,7 @@ def test_the_slowest_block_fits_beside_the_expected_work():
     job = shape_job(100, 50, 30.0, 240.0, SMALL, Site())
 
     assert job.elements == 2
-    assert job.minutes == 1.5 * 25 + 2 * 4 + 5 + 0.5  # 25 blocks of a minute, one of 8; whole
+    assert job.minutes == 1.5 * 25 + 4.5 + 5  # 25 blocks of a minute; one slow point and another
 
 
 def test_a_time_set_by_hand_is_filled_with_work():

@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 from desk import ERRANDS, MISTAKE, Desk, check_complete
 
+from slurm.submit import names_of
+
 SMALL = ("street=0..1", "house=0..2")  # six points
 HELD = 'directives = ["--hold"]\n'
 ELEMENTS_FAIL = """setup = ['[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || exit 3']\n"""
@@ -37,8 +39,8 @@ def test_a_submission_makes_store_scripts_and_logs_and_says_what_to_type(desk: D
     check_complete(desk, "s.zarr", 2, 3)
     first, finalizer, _ = desk.store("s.zarr").read_run(1)["jobs"]
     logs = {file.name.partition("-")[2] for file in (desk.folder / "s.zarr.jobs/logs").iterdir()}
-    sweep_id = desk.store("s.zarr").header.sweep_id[:8]
-    assert {log.partition("-")[0] for log in logs} <= {sweep_id, "finish"}, logs
+    place = names_of(desk.store("s.zarr"))[0].rpartition("-")[2]
+    assert {log.partition("-")[0] for log in logs} == {place}, logs
     assert {f"{first}_0.log", f"{first}_1.log", f"{finalizer}.log"} == {
         log.rpartition("-")[2] for log in logs
     }
