@@ -6,7 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from slurm.queue import Job, has_ended
-from slurm.submit import ROUNDS, WAIT_MINUTES, jobs_of, names_of, submit_finalizers, submit_run
+from slurm.submit import (
+    ROUNDS,
+    WAIT_MINUTES,
+    end_runs,
+    jobs_of,
+    names_of,
+    submit_finalizers,
+    submit_run,
+)
 from sweep.engines.srun.commands import ask
 from sweep.errors import StoreBusy, SubmitError, counted, short_path, writing
 from sweep.running import settle
@@ -52,7 +60,7 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
     settle(store, number)
     found = jobs_of(store)
     todo = store.plan()
-    _end_other_runs(store, number, found, bool(todo.blocks_left))
+    end_runs(store, "incomplete" if todo.blocks_left else "complete", found, but=number)
     if not todo.blocks_left:
         return f"{short_path(path)} is complete.", 0
     record = store.read_run(number)
@@ -94,17 +102,6 @@ def _others_look_after(store: Store, found: list[Job]) -> bool:
     return any(job.reason != "DependencyNeverSatisfied" for job in waiting) and len(waiting) > 1
 
 
-def _end_other_runs(store: Store, number: int, found: list[Job], is_left: bool) -> None:
-    """Put an end to the records of other submissions of which no job is in the queue."""
-    living = {job.shown.partition("_")[0] for job in found}
-    for other in store.run_files():
-        record = store.read_run(other)
-        is_open = record["state"] in OPEN_STATES and "jobs" in record and other != number
-        if is_open and living.isdisjoint(record["jobs"]):
-            state = "incomplete" if is_left else "complete"
-            store.update_run(other, record | {"state": state, "ended": time.time()})
-
-
 def cancel(path: Path) -> list[str]:
     """End all jobs of a store, those that would submit more first; return how they are shown.
 
@@ -123,10 +120,7 @@ def cancel(path: Path) -> list[str]:
         if time.monotonic() > end:  # SLURM is slow; it knows by now
             break
         time.sleep(0.5)  # one that was just submitting may have come to that
-    for number in store.run_files():
-        record = store.read_run(number)
-        if record["state"] in OPEN_STATES and "jobs" in record:
-            store.update_run(number, record | {"state": "interrupted", "ended": time.time()})
+    end_runs(store, "interrupted")
     with suppress(StoreBusy), writing(path), Lease.take(store):  # else its owner does it
         Tables(store).catch_up()
     return list(shown)

@@ -226,7 +226,7 @@ def submit(
         ):
             if not wish.add:  # another submission may have come while points were timed
                 refuse_while_queued(store)
-            _note_the_gone(store)
+            end_runs(store, "killed", jobs_of(store))
             note_the_killed(store, has_ended(store.path))
             options = Options(
                 "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
@@ -247,13 +247,16 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _note_the_gone(store: Store) -> None:
-    """Say of submissions none of whose jobs is in the queue that they were killed."""
-    queued = {job.shown.partition("_")[0] for job in jobs_of(store)}
+def end_runs(store: Store, state: str, queued: Sequence[Queued] = (), but: int = 0) -> None:
+    """Say what became of the open submissions none of whose jobs is in the queue, but of one."""
+    living = {job.shown.partition("_")[0] for job in queued}
     for number in store.run_files():
+        if number == but or not store.has_jobs(number):
+            continue
         record = store.read_run(number)
-        if store.has_jobs(number) and not queued & set(record["jobs"]):
-            store.update_run(number, record | {"state": "killed"})
+        if living.isdisjoint(record["jobs"]):
+            ended = None if state == "killed" else time.time()  # nobody knows when
+            store.update_run(number, record | {"state": state, "ended": ended})
 
 
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:

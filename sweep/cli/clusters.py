@@ -26,7 +26,7 @@ from sweep.progress import clock_text, make_reporter
 from sweep.run import work as work_on
 from sweep.running import Part
 from sweep.status import status as read_status
-from sweep.store import Store, store_path
+from sweep.store import Store, exists, store_path
 from sweep.store.claims import claimants
 from sweep.study import Study, load_study
 
@@ -205,6 +205,9 @@ def plan_for(
 
     site = load_site(site_file)
     via = wishes.pop("via")
+    if exists(store) and not Store(store).plan().blocks_left:
+        click.echo(f"{short_path(store)}: nothing is left to compute.")
+        return ALL_DONE
     timing = timed_if_possible(pipeline, study, make_reporter())
     planned = draft(pipeline, study, store, site, Wish(via, set_by_hand(**wishes)), timing)
     block = "x".join(map(str, planned.grid.block_shape)) or "1"

@@ -52,6 +52,7 @@ def test_a_submission_makes_store_scripts_and_logs_and_says_what_to_type(desk: D
     again = desk.sweep("submit", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml")
 
     assert again == "s.zarr: nothing is left to compute.\n"
+    assert desk.sweep("plan", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml") == again
     assert desk.runs("s.zarr") == {1: "complete"}
     assert desk.is_quiet()
 
