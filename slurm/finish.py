@@ -72,26 +72,36 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
             numbers = {job.shown.partition("_")[0] for job in elements}
             submit_finalizers(store, number, rounds, sorted(numbers))
         return f"{left}; {counted(len(elements), 'job')} of it in the queue.", 0
-    taken = {store.grid.block_named(name).number for name in claimed_names(store)}
-    free = [block for block in todo.remaining() if block.number not in taken]
-    if not free and claimants(store, has_ended(store.path)):
+    before = store.reopened(number)
+    unsettled = store.survey().unsettled
+    refused = {n for n in unsettled if store.stale_since(store.grid.block_named(n), before)}
+    not_free = refused | claimed_names(store)
+    if all(block.name in refused for block in todo.remaining()):
+        return _give_up(store, number, stale_text(store.count_points()["stale"], path), left)
+    if all(block.name in not_free for block in todo.remaining()) and claimants(
+        store, has_ended(store.path)
+    ):
         submit_finalizers(store, number, rounds)
         return f"{left}, others are at them; to be looked at in {WAIT_MINUTES} minutes.", 0
-    reopened = store.reopened_by_now(number)
-    is_stale_alone = todo.blocks_left == len(store.unsettled().keys() - reopened.keys())
-    is_vain = not rounds and todo.points_left >= record["left"]
-    if is_stale_alone or is_vain:
-        store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
-        Tables(store).catch_up()
+    if todo.points_left < record["left"]:
+        rounds = ROUNDS
+    elif not rounds:
         said = "Submitted again as often as allowed: see its logs, then sweep submit."
-        if is_stale_alone:
-            said = stale_text(store.count_points()["stale"], path)
-        return f"{left}. {said}", todo.points_left
-    rounds = ROUNDS if todo.points_left < record["left"] else rounds
-    store.update_run(number, record | {"left": todo.points_left, "reopened": reopened})
+        return _give_up(store, number, said, left)
+    reopened = {name: told for name, told in unsettled.items() if name not in refused}
+    store.update_run(number, record | {"reopened": reopened})
     count = min(record["submission"]["elements"], todo.blocks_left)
     jobs = submit_run(store, number, count, max(rounds - 1, 0))
+    store.update_run(number, store.read_run(number) | {"left": todo.points_left})
     return f"{left}; submitted again as {', '.join(jobs)}.", 0
+
+
+def _give_up(store: Store, number: int, why: str, left: str) -> tuple[str, int]:
+    """Leave what is left to a person."""
+    record = store.read_run(number)
+    store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
+    Tables(store).catch_up()
+    return f"{left}. {why}", store.plan().points_left
 
 
 def _others_look_after(store: Store, found: list[Job]) -> bool:

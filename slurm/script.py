@@ -53,10 +53,15 @@ class Submission:
 
 
 def job_name(store: Path, sweep_id: str) -> str:
-    """Return the name of a sweep's jobs in this place, by which people and squeue find them."""
+    """Return the name of the jobs of a store, by which people and squeue find them.
+
+    A copy of the store has others. The same one has the same on all machines, whatever path leads
+    to it there: its folder has one number on a file system, as long as it lives.
+    """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", store.stem).lstrip("-.")[:40]
-    place = f"{sweep_id} {os.path.realpath(store)}".encode(errors="surrogateescape")
-    return f"{stem or 'sweep'}-{hashlib.sha256(place).hexdigest()[:8]}"
+    number = store.stat().st_ino if store.exists() else 0  # as long as nothing is submitted
+    told = hashlib.sha256(f"{sweep_id} {number}".encode()).hexdigest()
+    return f"{stem or 'sweep'}-{told[:8]}"
 
 
 def slurm_time(minutes: int) -> str:
@@ -130,7 +135,7 @@ _COMMENTS = {
 # Written by sweep submit. When all elements of an array have left: submits what is missing, or
 # finishes the sweep.
 #   sbatch --dependency=afterany:ARRAY SCRIPT ROUNDS
-# submits what is missing ROUNDS times at most.""",
+# submits what is missing, ROUNDS times at most without any progress.""",
 }
 
 
@@ -291,7 +296,7 @@ for start in {{1..{MOST_STARTS}}}; do
     "$python" -P -m sweep status "$store"
     state=$?
     [ "$state" -eq 3 ] || exit "$state"
-    [ "$code" -ne 0 ] && [ -z "$leaving" ] || exit 3  # they left because the time is over
+    [ "$code" -ne 0 ] && [ -z "$leaving" ] || exit 3  # they left in order
     [ $((end - $(date +%s))) -ge {LEAST_SECONDS} ] || exit 3
     echo "Start $start of {MOST_STARTS} ended with exit code $code before the sweep was complete."
 done

@@ -250,11 +250,11 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
 def end_runs(store: Store, state: str, queued: Sequence[Queued] = (), but: int = 0) -> None:
     """Say what became of the open submissions none of whose jobs is in the queue, but of one."""
     living = {job.shown.partition("_")[0] for job in queued}
-    for number in store.run_files():
-        if number == but or not store.has_jobs(number):
-            continue
-        record = store.read_run(number)
-        if living.isdisjoint(record["jobs"]):
+    records = {n: store.read_run(n) for n in store.run_files() if store.has_jobs(n)}
+    if not living <= {job for record in records.values() for job in record["jobs"]}:
+        return  # some finalizer is on no record, and may be that of any
+    for number, record in records.items():
+        if number != but and living.isdisjoint(record["jobs"]):
             ended = None if state == "killed" else time.time()  # nobody knows when
             store.update_run(number, record | {"state": state, "ended": ended})
 
@@ -265,9 +265,9 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     shown = f"{counted(job.elements, 'element')} of " if job.via == ARRAY else ""
     engine = f"SLURM {job.via}, {shown}{counted(job.workers, 'worker')}"
     record = new_record(study.source, engine, "queued")
-    left = store.plan().points_left
+    found = store.survey()
     record |= gather(study.file, sys.argv)
-    record |= {"jobs": [], "reopened": store.unsettled(), "left": left}
+    record |= {"jobs": [], "reopened": found.unsettled, "left": found.plan.points_left}
     folder = folder_of(store.path)
     _make_folder(folder)
     number = store.begin_run(record)
@@ -347,10 +347,10 @@ def _submitted(
     script = str(folder / told["script"])
     if told["via"] == ARRAY:
         size = min(told["max_array_size"], elements)
-        running = told["max_running"] and max(1, told["max_running"] * size // elements)
-        throttle = f"%{running}" if running else ""
         for first in range(0, elements, size):
             count = min(size, elements - first)
+            running = told["max_running"] and max(1, told["max_running"] * count // elements)
+            throttle = f"%{running}" if running else ""
             array = f"--array=0-{count - 1}{throttle}"
             found.append(sbatch(array, script, str(first), str(elements)))
             yield found[-1]

@@ -23,7 +23,13 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
     number, before = _last_source(store)
     if not number or same_code(before, source):
         return
-    if not store.count_points()["done"] and not store.has_jobs(number):
+    if not store.count_points()["done"]:
+        if store.has_jobs(number):
+            raise StoreMismatch(
+                f"The code has changed since run {number} of {short_path(store.path)} was "
+                f"submitted:\n{_shown(before, source)}\nIts jobs, which may be at work still, "
+                f"refuse the new code. End them: sweep cancel {short_path(store.path)}"
+            )
         return
     raise StoreMismatch(
         f"The code has changed since run {number} of {short_path(store.path)}:\n"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweep.blame import Attempt
 from sweep.deadline import Deadline
@@ -58,18 +58,25 @@ class Tally:
 
     def add(self, receipt: Receipt) -> None:
         """Count a finished task."""
-        self.count(receipt["points"] - receipt["stale"], receipt["failed"])
-        self.stale += receipt["stale"]
+        self.count(receipt["points"], receipt["failed"], receipt["stale"])
         self.noted += receipt["noted"]
         self.computed += receipt["points"]
         self.compute_seconds += receipt["compute_seconds"]
         self.compile_seconds += receipt["compile_seconds"]
         self.write_seconds += receipt["write_seconds"]
 
-    def count(self, points: int, failed: int) -> None:
+    def count(self, points: int, failed: int, stale: int = 0) -> None:
         """Count the points of a block that is committed."""
-        self.done += points - failed
+        self.done += points - failed - stale
         self.failed += failed
+        self.stale += stale
+
+
+class Fate(NamedTuple):
+    """What has become of a block that needs no computing: how many points failed, or went stale."""
+
+    failed: int
+    stale: int = 0
 
 
 class Stop:
@@ -233,8 +240,8 @@ class Drive:
         What is left to do.
     orders
         What is asked of workers.
-    failed_points
-        Tells how many points of a block failed, or None if the block is not committed.
+    fate
+        Tells what has become of a block that needs no computing; None of one that does.
     marks
         Tells what workers are at, or were when they died: (block's number, number of the attempt,
         point), of each.
@@ -245,7 +252,7 @@ class Drive:
         engine: Engine,
         feed: Feed,
         orders: Orders,
-        failed_points: Callable[[Block], int | None],
+        fate: Callable[[Block], Fate | None],
         marks: Callable[[], Iterable[tuple[int, int, int]]],
     ) -> None:
         self._engine = engine
@@ -253,7 +260,7 @@ class Drive:
         self._tried: int | None = None  # ticket of the last suspect
         self._again: deque[Attempt] = deque()
         self._orders = orders
-        self._failed_points = failed_points
+        self._fate = fate
         self._marks = marks
         self._looked = time.monotonic()
         self._block_seconds: float | None = None  # measured, smoothed
@@ -376,9 +383,8 @@ class Drive:
             attempt = self._feed.next(suspects=is_none_tried)
             if attempt is None:
                 break
-            failed = self._failed_points(attempt.block)
-            if failed is not None:
-                tally.count(attempt.block.points, failed)
+            if (fate := self._fate(attempt.block)) is not None:
+                tally.count(attempt.block.points, *fate)
                 self._feed.release(attempt.block)
             elif attempt.is_suspect:
                 self._again.append(attempt)
@@ -463,11 +469,10 @@ class Drive:
         """
         left = []
         for attempt in batch:
-            failed = self._failed_points(attempt.block)
-            if failed is None:
+            if (fate := self._fate(attempt.block)) is None:
                 left.append(attempt)
             else:
-                tally.count(attempt.block.points, failed)
+                tally.count(attempt.block.points, *fate)
                 self._feed.release(attempt.block)
         if left:
             at_work = left[0]

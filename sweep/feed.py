@@ -12,7 +12,6 @@ import numpy as np
 
 from sweep.blame import Attempt
 from sweep.plan import Block, Plan
-from sweep.store import fingerprint, is_settled
 from sweep.store.claims import Claims
 
 LOOK_SECONDS = 1.0  # between two looks at what others are at
@@ -98,10 +97,8 @@ class ShareFeed:
         self._claims = claims
         self._store = claims.store
         self._rng = np.random.default_rng()
-        self._reopened = {
-            self._store.grid.block_named(name): told
-            for name, told in self._store.reopened(claims.run).items()
-        }
+        names = self._store.reopened(claims.run)
+        self._reopened = [self._store.grid.block_named(name) for name in names]
         self._has_had = np.zeros(self._store.grid.blocks, bool)  # what was handed out by this feed
         number, count = share
         mine = self._left()[number::count]
@@ -137,7 +134,7 @@ class ShareFeed:
 
     def points_left(self) -> int:
         """Return how many points are left of the sweep, by a look into one folder."""
-        return int(self._store.grid.block_points()[self._left(or_stale=True)].sum())
+        return int(self._store.grid.block_points()[self._left()].sum())
 
     def _look_again(self) -> None:
         """Look for blocks that others have not begun, or have died at.
@@ -154,18 +151,15 @@ class ShareFeed:
         self._blocks, self.left = self._made(found), len(found)
         self._has_looked, self._has_taken, self._has_seen_all = True, False, True
 
-    def _left(self, *, or_stale: bool = False) -> np.ndarray:
-        """Return the numbers of the blocks that are left: one look into one folder.
+    def _left(self) -> np.ndarray:
+        """Return the numbers of the blocks that are left: a look into one folder.
 
-        What was computed again in this run and became stale is not, unless asked for.
+        And one at each of those that had been reopened.
         """
         is_left = np.ones(self._store.grid.blocks, bool)
         is_left[self._store.numbers_with_status()] = False
-        for block, before in self._reopened.items():
-            status = self._store.read_status(block)
-            is_settled_now = status is not None and is_settled(status)
-            is_as_before = fingerprint(status) == before
-            is_left[block.number] = not is_settled_now and (is_as_before or or_stale)
+        for block in self._reopened:
+            is_left[block.number] = not self._store.is_committed(block)
         return np.flatnonzero(is_left)
 
     def _made(self, numbers: np.ndarray) -> Iterator[Block]:

@@ -122,7 +122,7 @@ def work(
             refuse_other_code(store, part.run, found.source)
         else:
             refuse_changed_code(store, found.source)
-    reopened = store.reopened(part.run) if part.run else store.unsettled()
+    reopened = store.reopened(part.run) if part.run else store.survey().unsettled
     left = store.grid.blocks - len(store.numbers_with_status()) + len(reopened)
     if not left:
         return nothing_left(store)

@@ -20,7 +20,7 @@ from sweep.changes import same_code
 from sweep.deadline import Deadline
 from sweep.definition import Pipeline
 from sweep.delivery import Message
-from sweep.drive import Drive, Orders, Stop, Tally
+from sweep.drive import Drive, Fate, Orders, Stop, Tally
 from sweep.engines import Engine
 from sweep.errors import StoreBusy, counted, short_path, writing
 from sweep.feed import ClaimedFeed, Feed, ShareFeed
@@ -97,6 +97,7 @@ class Running:
         self.is_shared = part is not None and part.run is not None
         self.tables = Tables(store)
         self._folded = time.monotonic()
+        self._unsettled: dict[str, str] = {}  # blocks, when this process began
 
     def go(self, options: Options, stop: Stop, reporter: Reporter, begun: float) -> Summary:
         """Compute what is left, keep record of it, and return what became of it.
@@ -111,7 +112,7 @@ class Running:
             self.points_left = feed.points_left if isinstance(feed, ShareFeed) else None
             reporter.say(self._opening(feed, tally))
             orders = self._orders(number, claims, options)
-            drive = Drive(self.engine, feed, orders, self._failed_points, lambda: _marks(claims))
+            drive = Drive(self.engine, feed, orders, self._fate, lambda: _marks(claims))
             with ThreadPoolExecutor(1) as beside:
                 described = beside.submit(self._describe, number)
                 try:
@@ -141,7 +142,7 @@ class Running:
         """Return the number of the run."""
         if self.part is None or self.part.run is None:
             if self.part:
-                self.record["reopened"] = self.store.unsettled()
+                self.record["reopened"] = self.store.survey().unsettled
             return self.store.begin_run(self.record)
         self.record = self.store.read_run(self.part.run)
         if self.record["state"] == "queued":
@@ -151,10 +152,11 @@ class Running:
     def _feed(self, claims: Claims) -> tuple[Feed, Tally]:
         """Return what is to be computed, and the count of what is done."""
         if self.part:
+            self._unsettled = self.store.reopened(claims.run)
             share = ShareFeed(claims, self.part.share)
             points = self.store.grid.points
             return share, Tally(points, points - share.points_left(), 0)
-        todo, done, failed = self.store.survey()
+        todo, done, failed, self._unsettled = self.store.survey()
         feed = ClaimedFeed(claims, todo, backwards=self.lease is None)
         return feed, Tally(self.store.grid.points, done, failed)
 
@@ -213,11 +215,12 @@ class Running:
             )
         self.tables.fold()
 
-    def _failed_points(self, block: Block) -> int | None:
+    def _fate(self, block: Block) -> Fate | None:
         status = self.store.read_status(block)
-        if status is None or not is_settled(status):
+        if status is None:
             return None
-        return count_failed(status)
+        stale = self.store.stale_since(block, self._unsettled)
+        return Fate(count_failed(status), stale) if stale or is_settled(status) else None
 
     def _end(self, number: int, tally: Tally, stop: Stop) -> None:
         if not self.lease or tally.left:  # others were at it, or blocks are done in part
@@ -324,8 +327,8 @@ def _is_alive(pid: int) -> bool:
 
 
 def _tally(store: Store) -> Tally:
-    _, done, failed = store.survey()
-    return Tally(store.grid.points, done, failed)
+    found = store.survey()
+    return Tally(store.grid.points, found.done, found.failed)
 
 
 def nothing_left(store: Store) -> Summary:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sweep.blame import ENOUGH_DEATHS, ENOUGH_UNKNOWN, Attempt
 from sweep.deadline import ENOUGH_POINTS, LEARNED_AT_LEAST, LEARNED_TIMES, Deadline
-from sweep.drive import MOST_ATTEMPTS, Drive, Orders, Stop, Tally
+from sweep.drive import MOST_ATTEMPTS, Drive, Fate, Orders, Stop, Tally
 from sweep.engines import Arguments, Cause, Done, Lost, Outcome
 from sweep.marks import NO_POINT, WHOLE_BLOCK
 from sweep.plan import Block, Grid, Plan
@@ -184,9 +184,9 @@ class FaultyEngine:
         self.committed[number] = fates
         return None
 
-    def failed_points(self, block: Block) -> int | None:
+    def fate(self, block: Block) -> Fate | None:
         fates = self.committed.get(block.number)
-        return None if fates is None else list(fates.values()).count("failed")
+        return None if fates is None else Fate(list(fates.values()).count("failed"))
 
     def kill(self, ticket: int) -> bool:
         return False
@@ -216,7 +216,7 @@ def drive(engine: FaultyEngine, blocks: int, *, fail_fast: bool = False) -> Tall
         engine,
         PlanFeed(plan.remaining(), plan.blocks_left),
         Orders("a:b", {}, fail_fast=fail_fast),
-        engine.failed_points,
+        engine.fate,
         lambda: [(*attempt, point) for attempt, point in engine.marks.items()],
     )
     made.run(tally, Stop(), lambda tally: None)
@@ -319,9 +319,9 @@ class Sweep:
         done = np.isin(np.arange(self.blocks), list(self.committed))
         return Plan(Grid((self.blocks * self.points,), (self.points,)), done)
 
-    def failed_points(self, block: Block) -> int | None:
+    def fate(self, block: Block) -> Fate | None:
         fates = self.committed.get(block.number)
-        return None if fates is None else list(fates.values()).count("failed")
+        return None if fates is None else Fate(list(fates.values()).count("failed"))
 
     def inherit(self, marks: dict[tuple[int, int], int]) -> None:
         """Keep what whoever comes next will find of a process that died with these marks."""
@@ -484,7 +484,7 @@ def computed_by_heirs(
 
     while sweep.plan.blocks_left:
         engine, feed = engine_of(sweep), HeirsFeed(sweep, rng)
-        made = Drive(engine, feed, Orders("a:b", {}), sweep.failed_points, engine.all_marks)
+        made = Drive(engine, feed, Orders("a:b", {}), sweep.fate, engine.all_marks)
         try:
             made.run(Tally(points=24, done=0, failed=0), Stop(), be_killed)
         except ProcessDied:

@@ -20,6 +20,7 @@ from sweep.drive import (
     LONG_SECONDS,
     PAUSE_SECONDS,
     Drive,
+    Fate,
     Orders,
     Stop,
     Tally,
@@ -474,13 +475,13 @@ class TestOthers:
 
     def test_that_have_committed_a_block_meanwhile_are_counted_and_it_is_given_back(self) -> None:
         engine, feed = PromptEngine(2, 1.0), NotingFeed(10)
-        failed = {3: 1, 4: 0}
+        fates = {3: Fate(1), 4: Fate(0), 7: Fate(0, stale=1)}
         made = Drive(
-            engine, feed, Orders("a:b", {}), lambda block: failed.get(block.number), lambda: []
+            engine, feed, Orders("a:b", {}), lambda block: fates.get(block.number), lambda: []
         )
         tally = Tally(points=10, done=0, failed=0)
         made.run(tally, Stop(), lambda tally: None)
-        assert (tally.done, tally.failed, tally.computed) == (9, 1, 8)
+        assert (tally.done, tally.failed, tally.stale, tally.computed) == (8, 1, 1, 7)
         assert sorted(feed.released) == list(range(10))
 
     def test_are_left_alone_by_a_drive_without_workers(self) -> None:

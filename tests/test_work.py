@@ -303,6 +303,76 @@ class TestMistake:
         assert "does not exist" in done.output
 
 
+class TestValuesThatDoNotComeOutAgain:
+    """They are what they were, and stale, until a person says that the new ones are to be taken."""
+
+    @pytest.fixture
+    def reopened(self, tmp_path: Path) -> Store:
+        """A store of ten blocks of four points, one of which is to be computed again in each."""
+        file = tmp_path / "fickle.py"
+        file.write_text("""
+import os, time
+from pathlib import Path
+from typing import Annotated
+from sweep import Axis, Pipeline, Var
+
+HERE = Path(__file__).parent
+
+def f(a: int) -> Annotated[float, Var(())]:
+    if not (HERE / "again").exists():
+        return float(a)
+    if a == 14 and (HERE / "deadly").exists():
+        (HERE / "deadly").unlink()
+        os._exit(7)
+    while a == 0 and (HERE / "held").exists():
+        (HERE / "waits").touch()
+        time.sleep(0.02)
+    return a + 0.5
+
+pipeline = Pipeline(f, axes=[Axis("a", range(40))])
+""")
+        study = load_study(str(file))
+        store = create_with(study.pipeline, study, tmp_path / "s.zarr", Grid((40,), (4,)))
+        assert work(store).exit_code == ALL_DONE
+        for number in range(10):
+            status = np.array([1, 1, 1, 0], np.uint8)
+            store.write_status(store.grid.block(number), status)
+        (tmp_path / "again").touch()
+        return store
+
+    def test_though_another_job_has_them_in_its_share(
+        self, reopened: Store, start: Callable[..., "subprocess.Popen[str]"]
+    ) -> None:
+        run = submit(reopened)
+        held, waits = (reopened.path.with_name(name) for name in ("held", "waits"))
+        held.touch()
+        words = ("work", reopened.path, "--run", run, *SERIAL)
+        first = start(*words, "--share", "0/2")
+        wait_until(waits.exists)
+        second = start(*words, "--share", "1/2")  # and takes over all but one of the first's
+        second.communicate(timeout=PATIENCE)
+        held.unlink()
+        _, error = first.communicate(timeout=PATIENCE)
+        assert "did not come out the same" in error
+        self.check(reopened)
+
+    def test_though_the_worker_dies_behind_them(
+        self, reopened: Store, start: Callable[..., "subprocess.Popen[str]"]
+    ) -> None:
+        reopened.path.with_name("deadly").touch()
+        worker = start("resume", reopened.path, "--on", "processes", "--workers", 1)
+        _, error = worker.communicate(timeout=PATIENCE)
+        assert worker.returncode == INCOMPLETE
+        assert "30 points that were done did not come out the same" in error
+        self.check(reopened)
+
+    def check(self, store: Store) -> None:
+        found = xr.open_zarr(store.path).load()
+        was_done = found.a % 4 < 3
+        xr.testing.assert_equal(found.f, found.a + xr.where(was_done, 0.0, 0.5))
+        np.testing.assert_array_equal(found.status, np.where(was_done, 4, 1))
+
+
 # --- what these say ------------------------------------------------------------------------
 
 
@@ -310,7 +380,7 @@ def submit(store: Store) -> int:
     """Begin a run whose workers are to come; return its number."""
     source = load_study(str(store.path / store.header.study["file"])).source
     record = new_record(source, "SLURM array", "queued")
-    return store.begin_run(record | {"jobs": ["1"], "reopened": store.unsettled()})
+    return store.begin_run(record | {"jobs": ["1"], "reopened": store.survey().unsettled})
 
 
 def work(store: Store, *options: object) -> Result:

@@ -177,11 +177,7 @@ def submit(
         return ALL_DONE
     done = hand_in(bound, study, store, site, wish, reporter)
     if done is None:
-        click.echo(f"{short_path(store)}: nothing is left to compute.")
-        if failed := read_status(store).points["failed"]:
-            click.echo(f"{counted(failed, 'point')} failed; to try them again: --retry-failed")
-            return SOME_FAILED
-        return ALL_DONE
+        return _nothing_left(store)
     path, jobs = shlex.quote(short_path(store)), done.jobs
     print_rows(
         {
@@ -195,6 +191,15 @@ def submit(
     return ALL_DONE
 
 
+def _nothing_left(store: Path) -> int:
+    """Say so, and what failed."""
+    click.echo(f"{short_path(store)}: nothing is left to compute.")
+    if failed := read_status(store).points["failed"]:
+        click.echo(f"{counted(failed, 'point')} failed; to try them again: --retry-failed")
+        return SOME_FAILED
+    return ALL_DONE
+
+
 def plan_for(
     site_file: Path, pipeline: Pipeline, study: Study, store: Path, wishes: dict[str, Any]
 ) -> int:
@@ -205,9 +210,10 @@ def plan_for(
 
     site = load_site(site_file)
     via = wishes.pop("via")
-    if exists(store) and not Store(store).plan().blocks_left:
-        click.echo(f"{short_path(store)}: nothing is left to compute.")
-        return ALL_DONE
+    if exists(store):
+        Store(store).check_same(pipeline)
+        if not Store(store).plan().blocks_left:
+            return _nothing_left(store)
     timing = timed_if_possible(pipeline, study, make_reporter())
     planned = draft(pipeline, study, store, site, Wish(via, set_by_hand(**wishes)), timing)
     block = "x".join(map(str, planned.grid.block_shape)) or "1"
@@ -216,9 +222,8 @@ def plan_for(
         "points": f"{planned.grid.points} ({axes_text(pipeline)})",
         "blocks": f"{planned.grid.blocks} of {block} points, {planned.blocks_left} left",
     }
-    if timing:
-        least = "at least " if timing.at_least else ""
-        rows["a point"] = f"{least}{clock_text(timing.mean)} on average"
+    if timing and not timing.at_least:
+        rows["a point"] = f"{clock_text(timing.mean)} on average"
         rows["a point"] += f", {clock_text(timing.slowest)} at most ({len(timing.seconds)} timed)"
     print_rows(rows | job_rows(planned.job))
     click.echo()

@@ -61,14 +61,14 @@ def finish_part(summary: Summary) -> int:
     click.echo(f"{short_path(summary.store)}: {_left_text(summary)}.")
     if summary.interrupted:
         return INTERRUPTED
-    if not tally.left:
-        return SOME_FAILED if tally.failed else ALL_DONE
-    is_short = summary.out_of_time or tally.stale > 0
-    if is_short or tally.lost_blocks:
+    is_short = tally.left and (summary.out_of_time or tally.stale)
+    if is_short or tally.lost_blocks or summary.failed_fast:
         click.echo(lost_text(summary), err=True)
     if tally.lost_blocks or (is_short and not summary.has_end):
         return INCOMPLETE
-    return ALL_DONE  # for others, or for the job after this one
+    if tally.left and summary.has_end:  # for others, or for the job after this one
+        return ALL_DONE
+    return SOME_FAILED if tally.failed else ALL_DONE
 
 
 def _left_text(summary: Summary) -> str:
@@ -76,11 +76,12 @@ def _left_text(summary: Summary) -> str:
     if not tally.left:
         return "nothing is left"
     left = f"{tally.left} of {tally.points} points are left"
-    if summary.interrupted or summary.out_of_time or tally.lost_blocks or tally.stale:
-        return left  # and why is told
+    is_told = summary.out_of_time or summary.failed_fast or tally.lost_blocks or tally.stale
+    if summary.interrupted or is_told:
+        return left
     if claimed_names(Store(summary.store)):
         return f"{left}, which others are at"
-    return f"{left}, but not of this run; to compute them: sweep submit, or sweep work alone"
+    return f"{left}, which nobody is at; to compute them: sweep submit, or sweep work"
 
 
 def print_failures(found: Status, most: int = 5) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -101,6 +101,26 @@ class Header:
 OPEN_STATES = ("queued", "running")  # of runs that have not ended
 
 
+class Survey(NamedTuple):
+    """What is left of a sweep, and what has become of the rest.
+
+    Parameters
+    ----------
+    plan
+        What is left.
+    done, failed
+        Points of blocks that are committed.
+    unsettled
+        The names of blocks that have a status and are left all the same; with each goes what
+        tells its status from others.
+    """
+
+    plan: Plan
+    done: int
+    failed: int
+    unsettled: dict[str, str]
+
+
 class Store:
     """A store that exists.
 
@@ -167,7 +187,7 @@ class Store:
 
     def plan(self) -> Plan:
         """Return what is left to do."""
-        return self.survey()[0]
+        return self.survey().plan
 
     def count_points(self) -> dict[str, int]:
         """Return how many points are in each state, by the names of the states."""
@@ -179,37 +199,28 @@ class Store:
         counts[PENDING] += self.grid.points - counts.sum()
         return dict(zip(STATUS_MEANINGS, counts.tolist(), strict=True))
 
-    def survey(self) -> tuple[Plan, int, int]:
-        """Return what is left to do, and how many points of committed blocks are done, and failed.
+    def survey(self) -> "Survey":
+        """Return what is left to do, and what has become of the rest.
 
         A block of which a point is left is computed as a whole, so that none of its points count.
         """
         committed = np.zeros(self.grid.blocks, bool)
         done = failed = 0
+        unsettled = {}
         for block in self.begun():
             status = self.read_status(block)
             if status is not None and is_settled(status):
                 committed[block.number] = True
                 done += int(np.count_nonzero(status == DONE))
                 failed += count_failed(status)
-        return Plan(self.grid, committed), done, failed
+            else:
+                unsettled[block.name] = fingerprint(status)
+        return Survey(Plan(self.grid, committed), done, failed, unsettled)
 
     def begun(self) -> Iterator[Block]:
         """Yield the blocks that have a status chunk."""
         for path in (self.path / "status").glob("c*"):
             yield self.grid.block_named(path.name[2:])
-
-    def unsettled(self) -> dict[str, str]:
-        """Return the names of the blocks that have a status and are left all the same.
-
-        With each goes what tells its status from others.
-        """
-        found = {}
-        for block in self.begun():
-            status = self.read_status(block)
-            if status is None or not is_settled(status):
-                found[block.name] = fingerprint(status)
-        return found
 
     def numbers_with_status(self) -> np.ndarray:
         """Return the numbers of the blocks that have a status chunk, whatever it says."""
@@ -326,30 +337,28 @@ class Store:
         return record["state"] in OPEN_STATES and "jobs" in record
 
     def reopened(self, number: int) -> dict[str, str]:
-        """Return the names of blocks that had a status and were left when a run began.
+        """Return the blocks that were unsettled when a run began (see `Survey`).
 
-        Points of theirs failed, or went stale, and are to be computed again, once: with each goes
-        what told its status then from others.
+        Points of theirs failed, or went stale, and are to be computed again.
         """
         found: dict[str, str] = self.read_run(number).get("reopened", {})
         return found
 
-    def reopened_by_now(self, number: int) -> dict[str, str]:
-        """Return the same as it is now, for jobs of the run that are still to come.
+    def stale_since(self, block: Block, before: Mapping[str, str]) -> int:
+        """Return how many points of a block have become stale since it was looked at.
 
-        A block is not among them that became stale meanwhile: its values did not come out the same,
-        and whether the new ones are to be taken is for a person to say.
+        They did not come out as they were when their block was computed again. Whether their new
+        values are to be taken is for a person to say, who begins another run.
+
+        Parameters
+        ----------
+        before
+            The unsettled blocks of then.
         """
-        before = self.reopened(number)
-        return {
-            name: told
-            for name, told in self.unsettled().items()
-            if before.get(name) == told or not self._is_stale(name)
-        }
-
-    def _is_stale(self, name: str) -> bool:
-        status = self.read_status(self.grid.block_named(name))
-        return status is not None and bool((status == STALE).any())
+        status = self.read_status(block)
+        if status is None or before.get(block.name) == fingerprint(status):
+            return 0
+        return int(np.count_nonzero(status == STALE))
 
     def run_files(self) -> dict[int, Path]:
         """Return the files of the runs by their numbers, in order."""
@@ -429,9 +438,12 @@ def store_path(store: str | Path) -> Path:
 def exists(path: Path) -> bool:
     """Tell whether there is a store at `path`; one that may not be read is one."""
     try:
-        return (path / PRIVATE / "header.json").exists()
+        (path / PRIVATE / "header.json").stat()
     except PermissionError:
         return True
+    except OSError:
+        return False
+    return True
 
 
 def _read_header(path: Path) -> Header:

@@ -21,7 +21,7 @@ from sweep.durable import replace_file
 from sweep.errors import StoreError, StoreMismatch, short_path
 from sweep.journal import Journal, Record
 from sweep.plan import Block
-from sweep.store import Checksums, Header, Store, count_failed
+from sweep.store import OPEN_STATES, Checksums, Header, Store, count_failed
 from sweep.store.chunks import (
     DamagedChunkError,
     check_chunk,
@@ -219,7 +219,7 @@ class _Copier:
         numbers = {}
         for place, number in enumerate(source.run_files(), 1):
             record = source.read_run(number)
-            if record["state"] == "running":  # but not here
+            if record["state"] in OPEN_STATES:  # but not here
                 record["state"] = "incomplete"
             numbers[number] = number if first else last + place
             self.store.update_run(numbers[number], record)

@@ -550,13 +550,15 @@ def test_jobs_are_named_after_the_store(store, stem):
     assert job_name(Path(store), "0123abcd").rpartition("-")[0] == stem
 
 
-def test_a_copy_of_a_store_and_another_sweep_in_its_place_have_other_jobs(tmp_path):
-    here = job_name(tmp_path / "a.zarr", "0123abcd")
+def test_jobs_belong_to_one_store_whatever_path_leads_there(tmp_path):
+    for name in ("a.zarr", "b/a.zarr"):
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path)
+    here = job_name(tmp_path / "a.zarr", "0123abcd")
 
     assert job_name(tmp_path / "link" / "a.zarr", "0123abcd") == here
-    assert job_name(tmp_path / "b" / "a.zarr", "0123abcd") != here
-    assert job_name(tmp_path / "a.zarr", "4567abcd") != here
+    assert job_name(tmp_path / "b" / "a.zarr", "0123abcd") != here, "it is a copy"
+    assert job_name(tmp_path / "a.zarr", "4567abcd") != here, "it is another sweep"
 
 
 @given(names())

@@ -1,11 +1,13 @@
-"""SLURM's own commands, in its words: the one place where they are run and answers are read."""
+"""SLURM's own commands: run in one way, and answered in its words."""
 
 import os
+import re
 import subprocess
 
 from sweep.errors import EngineError
 
 ASK_SECONDS = 30.0  # that a busy controller may take to answer
+KEPT_VARIABLES = {"SLURM_CONF", "SLURM_JWT"}
 OWN_VARIABLES = ("SLURM_", "SQUEUE_", "SINFO_", "SCANCEL_", "SBATCH_ARRAY", "SBATCH_DEPENDENCY")
 
 
@@ -26,7 +28,7 @@ def ask(*command: str, seconds: float = ASK_SECONDS, with_errors: bool = False) 
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(OWN_VARIABLES)
+        if name in KEPT_VARIABLES or not name.startswith(OWN_VARIABLES)
     }
     try:
         done = subprocess.run(
@@ -45,5 +47,8 @@ def ask(*command: str, seconds: float = ASK_SECONDS, with_errors: bool = False) 
         raise EngineError(f"SLURM has not answered {command[0]} in {seconds:.0f} s.") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Refused(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
+        text = said[0].removeprefix(f"{command[0]}: error: ")
+        if re.search("timed out|Unable to contact", text):  # it may have come there all the same
+            raise EngineError(f"SLURM has not answered {command[0]}: {text}")
+        raise Refused(f"{command[0]} refused: {text}")
     return done.stdout + done.stderr if with_errors else done.stdout
