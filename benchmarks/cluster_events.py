@@ -66,6 +66,7 @@ class Outcome:
     operations: float
     all_operations: float
     peak: float
+    commits: int
     is_done: bool
 
 
@@ -290,7 +291,7 @@ class Sweep:
             self._go_on(process)
         is_done = not self.blocks.left
         makespan = self.blocks.last_commit if is_done else until
-        return Outcome(makespan, *traffic.seen(makespan), is_done)
+        return Outcome(makespan, *traffic.seen(makespan), self.blocks.commits, is_done)
 
     def _at(self, when: float, process: Process) -> None:
         self._count += 1
