@@ -291,6 +291,8 @@ class Sweep:
             self._go_on(process)
         is_done = not self.blocks.left
         makespan = self.blocks.last_commit if is_done else until
+        if not is_done:
+            traffic.watch(until, 0)  # counts what is done until then
         return Outcome(makespan, *traffic.seen(makespan), self.blocks.commits, is_done)
 
     def _at(self, when: float, process: Process) -> None:
