@@ -2,20 +2,18 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slurm.keys import minutes
 from slurm.site import SITES, Site
-from sweep.errors import SiteError, short_path
-
-PATIENCE_SECONDS = 60.0
+from sweep.engines.srun.commands import ask
+from sweep.errors import EngineError, SiteError, short_path
 
 Run = Callable[[Sequence[str]], str]
 
 
-def ask(command: Sequence[str]) -> str:
+def ask_here(command: Sequence[str]) -> str:
     """Run a command of SLURM and return what it says.
 
     Raises
@@ -24,27 +22,15 @@ def ask(command: Sequence[str]) -> str:
         If there is no SLURM here, or it does not answer.
     """
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, errors="replace"
-        )
-    except FileNotFoundError:
+        return ask(*command, with_errors=True)  # srun lists its kinds of MPI on either
+    except EngineError as error:
         raise SiteError(
-            f"There is no SLURM on this machine: '{command[0]}' is not found. Ask from a login "
-            f"node of the cluster, or copy {short_path(SITES / 'generic.toml')} and fill it in."
+            f"{error} Ask from a login node of the cluster, or copy "
+            f"{short_path(SITES / 'generic.toml')} and fill it in."
         ) from None
-    except subprocess.TimeoutExpired:
-        raise SiteError(
-            f"SLURM did not answer '{' '.join(command)}' in {PATIENCE_SECONDS:.0f} s. Try later."
-        ) from None
-    if done.returncode != 0:
-        raise SiteError(
-            f"SLURM refused '{' '.join(command)}': {done.stderr.strip() or done.returncode}. "
-            "Is this a login node, and the cluster up?"
-        )
-    return done.stdout + done.stderr  # srun lists its kinds of MPI on either
 
 
-def write_site_file(path: str | Path, run: Run = ask) -> None:
+def write_site_file(path: str | Path, run: Run = ask_here) -> None:
     """Write what SLURM says of itself to a file that does not exist yet.
 
     Raises
@@ -71,7 +57,7 @@ def _taken(path: Path) -> SiteError:
     return SiteError(f"{name} exists, and may hold what somebody wrote. Give another name.")
 
 
-def discover(run: Run = ask) -> str:
+def discover(run: Run = ask_here) -> str:
     """Return the text of a site file for the default partition of the cluster that answers.
 
     Raises

@@ -5,18 +5,27 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.queue import Job, ask, has_ended
-from slurm.submit import ROUNDS, WAIT_MINUTES, jobs_of, names_of, submit_finalizers, submit_run
-from sweep.errors import StoreBusy, counted, short_path, writing
+from slurm.queue import Job, has_ended
+from slurm.submit import (
+    ROUNDS,
+    WAIT_MINUTES,
+    end_runs,
+    jobs_of,
+    names_of,
+    submit_finalizers,
+    submit_run,
+)
+from sweep.engines.srun.commands import ask
+from sweep.errors import StoreBusy, SubmitError, counted, short_path, writing
 from sweep.running import settle
-from sweep.store import Store
+from sweep.store import OPEN_STATES, Store
 from sweep.store.claims import claimants, claimed_names
 from sweep.store.lease import Lease
 from sweep.store.tables import Tables
+from sweep.summary import stale_text
 
-LEASE_SECONDS = 600.0  # that somebody else may hold the store
+LEASE_SECONDS = 60.0  # that somebody else may hold the store: who submits, say
 CANCEL_SECONDS = 20.0  # that jobs may take to leave the queue
-OPEN = ("queued", "running")  # states of runs that have not ended
 
 
 def finish(path: Path, number: int, rounds: int) -> tuple[str, int]:
@@ -25,40 +34,64 @@ def finish(path: Path, number: int, rounds: int) -> tuple[str, int]:
     Returns
     -------
     What to say, and how many points are left that nobody looks after any more.
+
+    Raises
+    ------
+    SubmitError
+        If the run was not submitted.
     """
     store = Store(path)
-    with writing(path), Lease.take(store, LEASE_SECONDS) as lease, lease.kept_alive():
-        settle(store, number)
-        found = jobs_of(store)
-        todo = store.plan()
-        _end_other_runs(store, number, found, bool(todo.blocks_left))
-        if not todo.blocks_left:
-            return f"{short_path(path)} is complete.", 0
-        record = store.read_run(number)
-        left = f"{counted(todo.points_left, 'point')} of {short_path(path)} left"
-        if record["state"] not in OPEN:  # another finalizer was here
-            return f"{left}; run {number} is {record['state']}.", todo.points_left
-        if elements := [job for job in found if job.name == names_of(store)[0]]:
-            if not _others_look_after(store, found):
-                numbers = {job.shown.partition("_")[0] for job in elements}
-                submit_finalizers(store, number, rounds, sorted(numbers))
-            return f"{left}; {counted(len(elements), 'job')} of it in the queue.", 0
-        taken = {store.grid.block_named(name).number for name in claimed_names(store)}
-        free = [block for block in todo.remaining() if block.number not in taken]
-        if not free and claimants(store, has_ended(store.path)):
-            submit_finalizers(store, number, rounds)
-            return f"{left}, others are at them; to be looked at in {WAIT_MINUTES} minutes.", 0
-        if todo.points_left < record["left"]:
-            rounds = ROUNDS
-        elif not rounds:
-            store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
-            Tables(store).catch_up()
-            said = "Submitted again as often as allowed: see its logs, then sweep submit."
-            return f"{left}. {said}", todo.points_left
-        store.update_run(number, record | {"left": todo.points_left})
-        count = min(record["submission"]["elements"], todo.blocks_left)
-        jobs = submit_run(store, number, count, max(rounds - 1, 0))
-        return f"{left}; submitted again as {', '.join(jobs)}.", 0
+    if number not in store.run_files() or "submission" not in store.read_run(number):
+        raise SubmitError(
+            f"{short_path(path)} has no run {number} that was submitted. To compute what is left: "
+            "sweep resume, or sweep submit."
+        )
+    try:
+        with writing(path), Lease.take(store, LEASE_SECONDS) as lease, lease.kept_alive():
+            return _finish(store, number, rounds)
+    except StoreBusy as error:  # somebody computes here and now, which may take days
+        submit_finalizers(store, number, rounds)
+        return f"{error} To be looked at in {WAIT_MINUTES} minutes.", 0
+
+
+def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
+    """Do it, holding the lease."""
+    path = store.path
+    settle(store, number)
+    found = jobs_of(store)
+    todo = store.plan()
+    end_runs(store, "incomplete" if todo.blocks_left else "complete", found, but=number)
+    if not todo.blocks_left:
+        return f"{short_path(path)} is complete.", 0
+    record = store.read_run(number)
+    left = f"{counted(todo.points_left, 'point')} of {short_path(path)} left"
+    if record["state"] not in OPEN_STATES:  # another finalizer was here
+        return f"{left}; run {number} is {record['state']}.", todo.points_left
+    if elements := [job for job in found if job.name == names_of(store)[0]]:
+        if not _others_look_after(store, found):
+            numbers = {job.shown.partition("_")[0] for job in elements}
+            submit_finalizers(store, number, rounds, sorted(numbers))
+        return f"{left}; {counted(len(elements), 'job')} of it in the queue.", 0
+    taken = {store.grid.block_named(name).number for name in claimed_names(store)}
+    free = [block for block in todo.remaining() if block.number not in taken]
+    if not free and claimants(store, has_ended(store.path)):
+        submit_finalizers(store, number, rounds)
+        return f"{left}, others are at them; to be looked at in {WAIT_MINUTES} minutes.", 0
+    reopened = store.reopened_by_now(number)
+    is_stale_alone = todo.blocks_left == len(store.unsettled().keys() - reopened.keys())
+    is_vain = not rounds and todo.points_left >= record["left"]
+    if is_stale_alone or is_vain:
+        store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
+        Tables(store).catch_up()
+        said = "Submitted again as often as allowed: see its logs, then sweep submit."
+        if is_stale_alone:
+            said = stale_text(store.count_points()["stale"], path)
+        return f"{left}. {said}", todo.points_left
+    rounds = ROUNDS if todo.points_left < record["left"] else rounds
+    store.update_run(number, record | {"left": todo.points_left, "reopened": reopened})
+    count = min(record["submission"]["elements"], todo.blocks_left)
+    jobs = submit_run(store, number, count, max(rounds - 1, 0))
+    return f"{left}; submitted again as {', '.join(jobs)}.", 0
 
 
 def _others_look_after(store: Store, found: list[Job]) -> bool:
@@ -67,17 +100,6 @@ def _others_look_after(store: Store, found: list[Job]) -> bool:
     names = names_of(store)
     waiting = [job for job in found if job.name == names[1] and job.number != own]
     return any(job.reason != "DependencyNeverSatisfied" for job in waiting) and len(waiting) > 1
-
-
-def _end_other_runs(store: Store, number: int, found: list[Job], is_left: bool) -> None:
-    """Put an end to the records of other submissions of which no job is in the queue."""
-    living = {job.shown.partition("_")[0] for job in found}
-    for other in store.run_files():
-        record = store.read_run(other)
-        is_open = record["state"] in OPEN and "jobs" in record and other != number
-        if is_open and living.isdisjoint(record["jobs"]):
-            state = "incomplete" if is_left else "complete"
-            store.update_run(other, record | {"state": state, "ended": time.time()})
 
 
 def cancel(path: Path) -> list[str]:
@@ -98,10 +120,7 @@ def cancel(path: Path) -> list[str]:
         if time.monotonic() > end:  # SLURM is slow; it knows by now
             break
         time.sleep(0.5)  # one that was just submitting may have come to that
-    for number in store.run_files():
-        record = store.read_run(number)
-        if record["state"] in OPEN and "jobs" in record:
-            store.update_run(number, record | {"state": "interrupted", "ended": time.time()})
+    end_runs(store, "interrupted")
     with suppress(StoreBusy), writing(path), Lease.take(store):  # else its owner does it
         Tables(store).catch_up()
     return list(shown)

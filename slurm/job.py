@@ -5,9 +5,10 @@ A job has tasks, as SLURM calls them: an element of an array is one task with so
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slurm.site import Site
+from sweep.deadline import block_seconds
 from sweep.definition.needs import Needs
 from sweep.errors import SubmitError, counted
 
@@ -185,9 +186,10 @@ def _times(
     if slowest is None:
         return None
     longest = max(slowest, told)
+    mean = slowest if mean is None else mean
     return _Times(
-        block=(slowest if mean is None else mean) * points_of_block,
-        slowest_block=max(slowest * points_of_block, longest),
+        block=mean * points_of_block,
+        slowest_block=block_seconds(math.ceil(points_of_block), mean, longest),
         longest_point=longest,
     )
 
@@ -241,6 +243,15 @@ def _groups(
 ) -> int:
     """Return the number of elements (of `each` workers), or of workers of one job."""
     asked = by_hand.elements if via == ARRAY else by_hand.workers
+    if via == ARRAY and site.max_running:  # one of each array runs at least
+        at_once = site.max_running * site.max_array_size
+        if asked is not None and asked > at_once:
+            raise SubmitError(
+                f"--elements {asked} are {math.ceil(asked / site.max_array_size)} arrays of "
+                f"max_array_size = {site.max_array_size}, so that more than max_running = "
+                f"{site.max_running} would run at once. Give {at_once} at most."
+            )
+        site = replace(site, max_elements=min(site.max_elements, at_once))
     if asked is not None:
         return asked
     most = {ARRAY: site.max_elements, DASK: site.max_tasks, MPI: max(1, site.max_tasks - 1)}[via]

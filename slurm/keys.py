@@ -91,10 +91,10 @@ def minutes(value: Any) -> int | None:
 
 def megabytes(value: Any) -> int:
     """Return memory as SLURM writes it, in MiB: 192000, "190G"."""
-    match = re.fullmatch(r"([0-9]+)([MGT]?)", str(value).upper())
+    match = re.fullmatch(r"([0-9]+)(?:([MGT])B?)?", str(value).upper())
     if isinstance(value, bool) or match is None or int(match[1]) == 0:
         raise ValueError('is no memory. Write 192000 (megabytes) or "190G", as SLURM does.')
-    return int(match[1]) * _UNITS[match[2]]
+    return int(match[1]) * _UNITS[match[2] or ""]
 
 
 def command(value: Any) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,19 +16,14 @@ from functools import cache
 from pathlib import Path
 
 from sweep.durable import file_system_time, replace_file
-from sweep.errors import EngineError
+from sweep.engines.srun.commands import ASK_SECONDS, ask
+from sweep.errors import EngineError, SubmitError
 from sweep.store.holder import Holder, JobEnded
 
 POLL_SECONDS = 60.0
 AT_WORK = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}  # states of jobs
-ASK_SECONDS = 30.0  # that a busy controller may take to answer
 POLL_ASK_SECONDS = 8.0  # the same while work waits, and perhaps the end of a job comes near
-OWN_VARIABLES = ("SLURM_", "SQUEUE_", "SINFO_", "SCANCEL_", "SBATCH_ARRAY", "SBATCH_DEPENDENCY")
 FORMAT = "%A|%i|%T|%r|%N|%j"  # a name may hold a bar
-
-
-class Refused(EngineError):
-    """SLURM said no: nothing has come of it, which is not known where it does not answer."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,22 @@ def has_slurm() -> bool:
     return shutil.which("squeue") is not None
 
 
+def require_slurm() -> None:
+    """See that there is a SLURM to submit to.
+
+    Raises
+    ------
+    SubmitError
+        If there is none, with what to do.
+    """
+    missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+    if missing:
+        raise SubmitError(
+            f"There is no {' and no '.join(missing)} on this machine: no SLURM. Submit from a "
+            "login node of a cluster; here: sweep run."
+        )
+
+
 def jobs(*arguments: str, seconds: float = ASK_SECONDS) -> list[Job]:
     """Return the jobs that squeue lists with these arguments, an array's elements one by one.
 
@@ -74,42 +84,6 @@ def queue_text(found: Sequence[Job]) -> str:
     reasons = Counter(job.reason for job in found if job.state == "PENDING")
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
     return ", ".join(texts) + (f" (waiting for: {why})" if why else "")
-
-
-def ask(*command: str, seconds: float = ASK_SECONDS) -> str:
-    """Run a command of SLURM and return what it prints, if it does in time.
-
-    Raises
-    ------
-    EngineError
-        If it fails; with its words.
-    """
-    # What SLURM tells a job of itself is not for jobs that it submits, and what a person tells
-    # squeue (to list no running jobs, say) not for us.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(OWN_VARIABLES)
-    }
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            timeout=seconds,
-            check=False,
-            env=environment,
-        )
-    except FileNotFoundError:
-        raise EngineError(f"There is no '{command[0]}' on this machine: no SLURM.") from None
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"SLURM has not answered {command[0]} in {seconds:.0f} s.") from None
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Refused(f"{command[0]} refused: {said[0].removeprefix(f'{command[0]}: error: ')}")
-    return done.stdout
 
 
 def has_ended(store: Path) -> JobEnded:

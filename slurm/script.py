@@ -5,6 +5,7 @@ quotes and backslashes as a shell does, knows no variables, and in the name of a
 ``%x``. bash reads the rest. What comes from outside is quoted for the one that reads it.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -52,9 +53,10 @@ class Submission:
 
 
 def job_name(store: Path, sweep_id: str) -> str:
-    """Return the name of a sweep's jobs, by which people and squeue find them."""
+    """Return the name of a sweep's jobs in this place, by which people and squeue find them."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", store.stem).lstrip("-.")[:40]
-    return f"{stem or 'sweep'}-{re.sub('[^0-9a-f]', '', sweep_id)[:8]}"
+    place = f"{sweep_id} {os.path.realpath(store)}".encode(errors="surrogateescape")
+    return f"{stem or 'sweep'}-{hashlib.sha256(place).hexdigest()[:8]}"
 
 
 def slurm_time(minutes: int) -> str:

@@ -18,11 +18,12 @@ from typing import Any
 from slurm import keys
 from slurm.job import ARRAY, ByHand, Job, shape_job
 from slurm.queue import Job as Queued
-from slurm.queue import Refused, ask, has_ended, jobs
+from slurm.queue import has_ended, jobs, require_slurm
 from slurm.script import Submission, batch_script, finalizer_script, job_name
 from slurm.site import Site
 from sweep.definition import Pipeline
 from sweep.durable import make_folders, replace_file
+from sweep.engines.srun.commands import Refused, ask
 from sweep.errors import EngineError, SubmitError, SweepError, counted, short_path, writing
 from sweep.forecast import Timing
 from sweep.options import Options
@@ -73,27 +74,17 @@ class Draft:
     grid: Grid
     blocks_left: int
 
-    def check(self) -> None:
-        """Refuse what cannot be written as a script.
+    def scripts(self) -> tuple[str, str]:
+        """Return the batch script, and that of what looks after the jobs.
 
         Raises
         ------
         SubmitError
-            With what it is.
+            If something cannot be written as a script.
         """
-        assert self.script
-        assert self.finalizer
-
-    @property
-    def script(self) -> str:
-        """The batch script."""
-        return batch_script(self.job, self.site, self.submission)
-
-    @property
-    def finalizer(self) -> str:
-        """The script of what looks after the jobs."""
         named = replace(self.submission, name=self.submission.name + FINISH)
-        return finalizer_script(self.site, named)
+        job = batch_script(self.job, self.site, self.submission)
+        return job, finalizer_script(self.site, named)
 
 
 @dataclass(frozen=True)
@@ -119,6 +110,8 @@ def set_by_hand(
         minutes = keys.minutes(time) if time else None
     except ValueError as error:
         raise SubmitError(f"--time {time!r} {error}") from None
+    if time and minutes is None:
+        raise SubmitError(f"--time {time!r} is no end: blocks are chosen so that they end in time.")
     try:
         megabytes = keys.megabytes(memory) if memory else None
     except ValueError as error:
@@ -127,14 +120,18 @@ def set_by_hand(
 
 
 def timed_if_possible(pipeline: Pipeline, study: Study, reporter: Reporter) -> Timing | None:
-    """Time a few points; None, with a word why, where this machine lacks the GPUs they need."""
+    """Time a few points and say why if none can be; None where this machine lacks their GPUs."""
+    untimed = "No point was timed here, so the pipeline's own needs count"
     try:
-        return timed(pipeline, study)
+        timing = timed(pipeline, study)
     except SweepError as error:
         if not pipeline.needs.gpus:
             raise
-        reporter.say(f"No point was timed here, so the pipeline's own needs count: {error}")
+        reporter.say(f"{untimed}: {error}")
         return None
+    if timing.at_least:
+        reporter.say(f"{untimed}: {timing.why}")
+    return timing
 
 
 def draft(
@@ -206,6 +203,7 @@ def submit(
         As for `sweep.run`.
     """
     pipeline.check_complete()
+    require_slurm()
     store = Store(path) if exists(path) else None
     if store:
         store.check_same(pipeline)
@@ -217,7 +215,7 @@ def submit(
             return None
     timing = timed_if_possible(pipeline, study, reporter)
     planned = draft(pipeline, study, path, site, wish, timing)
-    planned.check()
+    planned.scripts()
     with writing(path):
         is_new = store is None
         store = store or create_with(pipeline, study, path, planned.grid)
@@ -228,7 +226,7 @@ def submit(
         ):
             if not wish.add:  # another submission may have come while points were timed
                 refuse_while_queued(store)
-            _note_the_gone(store)
+            end_runs(store, "killed", jobs_of(store))
             note_the_killed(store, has_ended(store.path))
             options = Options(
                 "processes", retry_failed=wish.retry_failed, accept_changes=wish.accept_changes
@@ -243,20 +241,22 @@ def _removed_if_refused(store: Store, is_new: bool) -> Iterator[None]:
     """Remove a store that was made for a submission which SLURM refuses."""
     try:
         yield
-    except SubmitError:
+    except SweepError:
         if is_new and not store.run_files() and not len(store.numbers_with_status()):
             shutil.rmtree(store.path)
         raise
 
 
-def _note_the_gone(store: Store) -> None:
-    """Say of submissions none of whose jobs is in the queue that they were killed."""
-    queued = {job.shown.partition("_")[0] for job in jobs_of(store)}
+def end_runs(store: Store, state: str, queued: Sequence[Queued] = (), but: int = 0) -> None:
+    """Say what became of the open submissions none of whose jobs is in the queue, but of one."""
+    living = {job.shown.partition("_")[0] for job in queued}
     for number in store.run_files():
+        if number == but or not store.has_jobs(number):
+            continue
         record = store.read_run(number)
-        is_open = record["state"] in ("queued", "running")
-        if is_open and "jobs" in record and not queued & set(record["jobs"]):
-            store.update_run(number, record | {"state": "killed"})
+        if living.isdisjoint(record["jobs"]):
+            ended = None if state == "killed" else time.time()  # nobody knows when
+            store.update_run(number, record | {"state": state, "ended": ended})
 
 
 def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
@@ -268,15 +268,15 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
     left = store.plan().points_left
     record |= gather(study.file, sys.argv)
     record |= {"jobs": [], "reopened": store.unsettled(), "left": left}
+    folder = folder_of(store.path)
+    _make_folder(folder)
     number = store.begin_run(record)
     submission = replace(planned.submission, run=number, name=names_of(store)[0])
-    planned = replace(planned, submission=submission)
-    folder = folder_of(store.path)
-    make_folders(folder / "logs")
     script = folder / f"run-{number:04d}-{job.via}.sh"
     finalizer = folder / f"run-{number:04d}-finish.sh"
-    replace_file(script, planned.script.encode(errors="surrogateescape"))
-    replace_file(finalizer, planned.finalizer.encode(errors="surrogateescape"))
+    texts = replace(planned, submission=submission).scripts()
+    for file, text in zip((script, finalizer), texts, strict=True):
+        replace_file(file, text.encode(errors="surrogateescape"))
     record["submission"] = {
         "via": job.via,
         "script": script.name,
@@ -296,6 +296,17 @@ def _hand_in(store: Store, study: Study, planned: Draft) -> list[str]:
             store.run_files()[number].unlink()
             _remove_folder(folder, script, finalizer)
         raise SubmitError(f"{error}\n{_possible(planned.site)}") from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of scripts and logs."""
+    try:
+        make_folders(folder / "logs")
+    except (FileExistsError, NotADirectoryError):
+        raise SubmitError(
+            f"{short_path(folder)} is to be the folder of the scripts and logs, and is a file. "
+            "Move it away, and submit again."
+        ) from None
 
 
 def _remove_folder(folder: Path, *scripts: Path) -> None:
@@ -319,7 +330,7 @@ def submit_run(store: Store, number: int, elements: int, rounds: int) -> list[st
     try:
         for job in _submitted(folder_of(store.path), store.read_run(number), elements, rounds):
             found.append(job)
-            record = store.read_run(number)  # elements that run already may have changed it
+            record = store.read_run(number)
             store.update_run(number, record | {"jobs": [*record["jobs"], job]})
     except BaseException:  # Ctrl-C, too: nobody would look after them
         with suppress(EngineError):
@@ -378,7 +389,7 @@ def sbatch(*arguments: str) -> str:
 
 
 def names_of(store: Store) -> tuple[str, str]:
-    """Return the names of the jobs of a store, and of their finalizers."""
+    """Return the names of the jobs of a store, and of their finalizers; a copy has others."""
     name = job_name(store.path, store.header.sweep_id)
     return name, name + FINISH
 

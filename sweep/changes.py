@@ -13,7 +13,7 @@ MOST_LINES = 60  # of a difference that is shown
 def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
     """Refuse code that is not that of the last run, where that has left points that are done.
 
-    Comments, docstrings and layout do not count.
+    Or where its jobs may leave some. Comments, docstrings and layout do not count.
 
     Raises
     ------
@@ -21,7 +21,9 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
         With the difference, and what to do.
     """
     number, before = _last_source(store)
-    if not number or same_code(before, source) or not store.count_points()["done"]:
+    if not number or same_code(before, source):
+        return
+    if not store.count_points()["done"] and not store.has_jobs(number):
         return
     raise StoreMismatch(
         f"The code has changed since run {number} of {short_path(store.path)}:\n"
@@ -30,6 +32,24 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
         "accept_changes=True); the dataset tells which run computed which point. If not, run the "
         "sweep into a new store."
     )
+
+
+def refuse_other_code(store: Store, number: int, source: Mapping[str, str]) -> None:
+    """Refuse code that is not what a run was submitted with: its record tells what computes it.
+
+    Raises
+    ------
+    StoreMismatch
+        With the difference, and what to do.
+    """
+    before = store.read_run(number)["source"]
+    if not same_code(before, source):
+        raise StoreMismatch(
+            f"The code has changed since run {number} of {short_path(store.path)} was submitted:\n"
+            + _shown(before, source)
+            + "\nTake the change back, or submit what is left with the new code: sweep cancel "
+            "STORE, then sweep submit ... --accept-changes."
+        )
 
 
 def refuse_stores_of_other_code(stores: Sequence[Store]) -> None:

@@ -9,6 +9,15 @@ NEEDS_TIMES = 2.0  # of what the pipeline says that a point takes at most
 GRACE_SECONDS, GRACE_SHARE = 2.0, 0.25  # beyond a person's: a point may just be coming to its end
 
 
+def block_seconds(points: int, mean: float, slowest: float) -> float:
+    """Return how long a block may take: one point as long as the slowest, the others the mean.
+
+    As if all were the slowest, one slow point among many would keep all that is left from beginning
+    where a job's time is limited.
+    """
+    return (points - 1) * mean + slowest
+
+
 @dataclass
 class Deadline:
     """How long a point may take.
@@ -28,11 +37,19 @@ class Deadline:
     needs_seconds: float = 0.0
     slowest: float = 0.0  # of the points so far [s]
     points: int = 0
+    seconds_in_all: float = 0.0  # of these
 
-    def learn(self, points: int, slowest: float) -> None:
-        """Take note of how long some points took."""
+    def learn(self, points: int, slowest: float, seconds: float) -> None:
+        """Take note of how long some points took: the slowest, and all of them."""
         self.points += points
         self.slowest = max(self.slowest, slowest)
+        self.seconds_in_all += seconds
+
+    def block_seconds(self, points: int) -> float:
+        """Return how long so many points may take, as far as anything is known."""
+        if not self.points:
+            return self.needs_seconds
+        return block_seconds(points, self.seconds_in_all / self.points, self.slowest)
 
     @property
     def hard_seconds(self) -> float | None:

@@ -340,9 +340,8 @@ class Drive:
         """Tell whether a block will come to its end in time, as far as its time is known."""
         if self._orders.until is None:
             return True
-        known = self._orders.deadline
-        point = known.slowest or known.needs_seconds
-        takes = max(self._block_seconds or 0.0, block.points * point)
+        known = self._orders.deadline.block_seconds(block.points)
+        takes = max(self._block_seconds or 0.0, known)
         waits = BATCH_SECONDS + (0.0 if self._is_long() else LONG_SECONDS)  # behind others
         return time.monotonic() + waits + takes < self._orders.until - END_SECONDS
 
@@ -449,8 +448,9 @@ class Drive:
                 raise raised_error(kind, text, trace)
 
     def _learn(self, receipt: Receipt) -> None:
-        self._orders.deadline.learn(receipt["points"], receipt["slowest_seconds"])
-        took = receipt["compute_seconds"] + receipt["write_seconds"]
+        computing = receipt["compute_seconds"]
+        self._orders.deadline.learn(receipt["points"], receipt["slowest_seconds"], computing)
+        took = computing + receipt["write_seconds"]
         if self._block_seconds is None:
             self._block_seconds = took
         self._block_seconds += SMOOTHING * (took - self._block_seconds)

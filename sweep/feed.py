@@ -5,13 +5,14 @@ several drives on one store do not compute the same.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from sweep.blame import Attempt
 from sweep.plan import Block, Plan
+from sweep.store import fingerprint, is_settled
 from sweep.store.claims import Claims
 
 LOOK_SECONDS = 1.0  # between two looks at what others are at
@@ -34,35 +35,6 @@ class Feed(Protocol):
 
     def release(self, block: Block) -> None:
         """Let go of a block, which is committed or given up."""
-
-
-class PlanFeed:
-    """Every block of a plan, in order, where nobody else is at work.
-
-    Parameters
-    ----------
-    blocks
-        Those that are left.
-    left
-        How many these are.
-    """
-
-    def __init__(self, blocks: Iterable[Block], left: int) -> None:
-        self._blocks = iter(blocks)
-        self.left = left
-
-    def next(self, *, suspects: bool = True) -> Attempt | None:
-        """Return the next block."""
-        block = next(self._blocks, None)
-        self.left -= block is not None
-        return Attempt(block) if block else None
-
-    def is_over(self) -> bool:
-        """Tell whether all were handed out."""
-        return self.left == 0
-
-    def release(self, block: Block) -> None:
-        """Do nothing: there are no claims."""
 
 
 class ClaimedFeed:
@@ -126,8 +98,10 @@ class ShareFeed:
         self._claims = claims
         self._store = claims.store
         self._rng = np.random.default_rng()
-        names = self._store.reopened(claims.run)
-        self._reopened = [self._store.grid.block_named(name).number for name in names]
+        self._reopened = {
+            self._store.grid.block_named(name): told
+            for name, told in self._store.reopened(claims.run).items()
+        }
         self._has_had = np.zeros(self._store.grid.blocks, bool)  # what was handed out by this feed
         number, count = share
         mine = self._left()[number::count]
@@ -163,7 +137,7 @@ class ShareFeed:
 
     def points_left(self) -> int:
         """Return how many points are left of the sweep, by a look into one folder."""
-        return int(self._store.grid.block_points()[self._left()].sum())
+        return int(self._store.grid.block_points()[self._left(or_stale=True)].sum())
 
     def _look_again(self) -> None:
         """Look for blocks that others have not begun, or have died at.
@@ -180,12 +154,18 @@ class ShareFeed:
         self._blocks, self.left = self._made(found), len(found)
         self._has_looked, self._has_taken, self._has_seen_all = True, False, True
 
-    def _left(self) -> np.ndarray:
-        """Return the numbers of the blocks that are left: one look into one folder."""
+    def _left(self, *, or_stale: bool = False) -> np.ndarray:
+        """Return the numbers of the blocks that are left: one look into one folder.
+
+        What was computed again in this run and became stale is not, unless asked for.
+        """
         is_left = np.ones(self._store.grid.blocks, bool)
         is_left[self._store.numbers_with_status()] = False
-        for number in self._reopened:
-            is_left[number] = not self._store.is_committed(self._store.grid.block(number))
+        for block, before in self._reopened.items():
+            status = self._store.read_status(block)
+            is_settled_now = status is not None and is_settled(status)
+            is_as_before = fingerprint(status) == before
+            is_left[block.number] = not is_settled_now and (is_as_before or or_stale)
         return np.flatnonzero(is_left)
 
     def _made(self, numbers: np.ndarray) -> Iterator[Block]:

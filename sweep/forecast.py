@@ -34,10 +34,11 @@ TABLE_FILES = 110  # the tables' columns, the metadata, what lies in .sweep
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of a few points [s]; `at_least` if even the first did not end in time."""
+    """The times of a few points [s]; `at_least` if none could be timed, and `why` that is."""
 
     seconds: tuple[float, ...]
     at_least: bool = False
+    why: str = ""
 
     @property
     def slowest(self) -> float:
@@ -151,8 +152,8 @@ def time_a_few(
             return Timing(tuple(times))
         case Raised(kind, text, trace):
             raise raised_error(kind, text, trace)
-        case _:
-            return Timing((PATIENCE_SECONDS,), at_least=True)
+        case Lost(reason):
+            return Timing((PATIENCE_SECONDS,), at_least=True, why=reason)
 
 
 def _outcome(engine: Engine, ticket: int) -> Done | Raised | Lost:
@@ -162,7 +163,8 @@ def _outcome(engine: Engine, ticket: int) -> Done | Raised | Lost:
     while True:
         for ended, outcome in engine.wait(0.2):
             if ended == ticket:
-                return outcome
+                late = f"The first did not end in {PATIENCE_SECONDS:.0f} s."
+                return Lost(late) if killed and isinstance(outcome, Lost) else outcome
         if not killed and time.monotonic() > end:
             killed = engine.kill(ticket)
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sweep.changes import refuse_changed_code
+from sweep.changes import refuse_changed_code, refuse_other_code
 from sweep.definition import Pipeline
 from sweep.delivery import Message, sent
 from sweep.drive import Stop
@@ -118,7 +118,10 @@ def work(
     found = study or remembered_study(store)
     pipeline = store.bind(found.pipeline)
     if not options.accept_changes:
-        refuse_changed_code(store, found.source)
+        if part.run:
+            refuse_other_code(store, part.run, found.source)
+        else:
+            refuse_changed_code(store, found.source)
     reopened = store.reopened(part.run) if part.run else store.unsettled()
     left = store.grid.blocks - len(store.numbers_with_status()) + len(reopened)
     if not left:

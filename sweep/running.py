@@ -31,7 +31,7 @@ from sweep.plan import Block
 from sweep.progress import Reporter
 from sweep.provenance import gather
 from sweep.source import code_hash
-from sweep.store import Store, count_failed, is_settled
+from sweep.store import OPEN_STATES, Store, count_failed, is_settled
 from sweep.store.claims import Claims, clear_the_dead
 from sweep.store.holder import JobEnded, nobody_knows
 from sweep.store.lease import Lease
@@ -134,6 +134,7 @@ class Running:
             code_changed_since=self._other_code(number),
             failed_fast=bool(options.fail_fast and tally.failed and tally.left),
             out_of_time=bool(drive.is_out_of_time and tally.left),
+            has_end=orders.until is not None,
         )
 
     def _begin(self) -> int:
@@ -144,8 +145,7 @@ class Running:
             return self.store.begin_run(self.record)
         self.record = self.store.read_run(self.part.run)
         if self.record["state"] == "queued":
-            self.record |= {"state": "running"}
-            self.store.update_run(self.part.run, self.record)
+            self.store.note_begun(self.part.run)
         return self.part.run
 
     def _feed(self, claims: Claims) -> tuple[Feed, Tally]:
@@ -161,7 +161,8 @@ class Running:
     def _orders(self, number: int, claims: Claims, options: Options) -> Orders:
         deadline = Deadline(options.timeout, 60.0 * self.pipeline.needs.minutes)
         for record in islice(recent_records(self.store.journal_folder), RECORDS):
-            deadline.learn(record["points"], record.get("slowest_seconds", 0.0))
+            slowest, computing = record.get("slowest_seconds", 0.0), record["compute_seconds"]
+            deadline.learn(record["points"], slowest, computing)
         until = None
         if self.part and self.part.until is not None:
             until = time.monotonic() + self.part.until - time.time()
@@ -289,7 +290,7 @@ def complete(store: Store, *numbers: int) -> None:
     """
     for number in store.run_files():
         record = store.read_run(number)
-        is_open = record["state"] in ("queued", "running")
+        is_open = record["state"] in OPEN_STATES
         if is_open and (number in numbers or "jobs" in record):
             store.update_run(number, {**record, "state": "complete", "ended": time.time()})
 

@@ -20,6 +20,7 @@ class Summary:
     code_changed_since: int | None  # the run that had another code
     failed_fast: bool = False  # a point failed, and the rest was left
     out_of_time: bool = False  # the rest would not have ended before this process has to
+    has_end: bool = False  # it was told when it has to
 
     @property
     def code_text(self) -> str:
@@ -42,11 +43,7 @@ def lost_text(summary: Summary) -> str:
     if summary.out_of_time:
         return f"No time is left for another block; {summary.tally.left} points are left."
     if summary.tally.stale:
-        return (
-            f"{summary.tally.stale} points that were done did not come out the same when their "
-            "blocks were computed again, and are stale now: their values are those of before. "
-            f"/events says which. To take the new ones: {resume_command(summary.store)}"
-        )
+        return stale_text(summary.tally.stale, summary.store)
     if not summary.tally.lost_blocks:
         return f"{summary.tally.left} points are left: the engine took no more work."
     block, reason = summary.tally.lost_blocks[0]
@@ -55,4 +52,13 @@ def lost_text(summary: Summary) -> str:
         f"{count} block{'s' * (count > 1)} lost a worker again and again and stayed pending, the "
         f"first at {block.start}: {reason}. If a point needs more memory than there is, "
         "give fewer --workers; then resume."
+    )
+
+
+def stale_text(points: int, store: Path) -> str:
+    """Say what has become of points that did not come out as before."""
+    return (
+        f"{points} points that were done did not come out the same when their blocks were computed "
+        "again, and are stale now: their values are those of before. /events says which. To take "
+        f"the new ones: {resume_command(store)}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feeds import PlanFeed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from sweep.blame import ENOUGH_DEATHS, ENOUGH_UNKNOWN, Attempt
 from sweep.deadline import ENOUGH_POINTS, LEARNED_AT_LEAST, LEARNED_TIMES, Deadline
 from sweep.drive import MOST_ATTEMPTS, Drive, Orders, Stop, Tally
 from sweep.engines import Arguments, Cause, Done, Lost, Outcome
-from sweep.feed import PlanFeed
 from sweep.marks import NO_POINT, WHOLE_BLOCK
 from sweep.plan import Block, Grid, Plan
 from sweep.worker import Receipt
@@ -112,15 +112,15 @@ class TestDeadline:
 
     def test_is_learned_from_the_slowest_point_and_never_short(self) -> None:
         deadline = Deadline()
-        deadline.learn(ENOUGH_POINTS, 1e-3)
+        deadline.learn(ENOUGH_POINTS, 1e-3, 1e-3)
         assert deadline.hard_seconds == LEARNED_AT_LEAST
-        deadline.learn(1, 50.0)
-        deadline.learn(1, 1.0)
+        deadline.learn(1, 50.0, 50.0)
+        deadline.learn(1, 1.0, 1.0)
         assert deadline.hard_seconds == LEARNED_TIMES * 50.0
 
     def test_is_what_a_person_says_and_some_grace(self) -> None:
         deadline = Deadline(10.0, needs_seconds=5.0)
-        deadline.learn(1000, 1e-3)
+        deadline.learn(1000, 1e-3, 1.0)
         assert deadline.hard_seconds == 12.5
 
     def test_is_twice_what_the_pipeline_needs(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feeds import PlanFeed
 
 import sweep.drive
 from sweep.blame import Attempt
@@ -24,7 +25,6 @@ from sweep.drive import (
     Tally,
 )
 from sweep.engines import Arguments, Done, Outcome
-from sweep.feed import PlanFeed
 from sweep.plan import Block, Grid, Plan
 from sweep.worker import Receipt
 
@@ -252,8 +252,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class NotingFeed(PlanFeed):
     """Notes what it is given back."""
 
-    def __init__(self, blocks: int) -> None:
-        plan = Plan(Grid((blocks,), (1,)), np.zeros(blocks, bool))
+    def __init__(self, blocks: int, points: int = 1) -> None:
+        plan = Plan(Grid((blocks * points,), (points,)), np.zeros(blocks, bool))
         super().__init__(plan.remaining(), blocks)
         self.released: list[int] = []
 
@@ -327,12 +327,24 @@ class TestUntil:
         made, tally = drive_until(clock.now + 70.0, engine, feed, Deadline(needs_seconds=60.0))
         assert (made.is_out_of_time, tally.done, engine.batches) == (True, 0, [])
 
-    def test_a_block_counts_by_its_slowest_points_as_far_as_they_are_known(
+    def test_a_block_counts_as_long_as_the_slowest_point_was_that_is_known(
         self, clock: Clock
     ) -> None:
         engine, feed = SteadyEngine(clock, 2, 60.0), NotingFeed(10)
-        made, tally = drive_until(clock.now + 70.0, engine, feed, Deadline(slowest=60.0))
+        known = Deadline(slowest=60.0, points=100, seconds_in_all=200.0)
+        made, tally = drive_until(clock.now + 70.0, engine, feed, known)
         assert (made.is_out_of_time, tally.done, engine.batches) == (True, 0, [])
+
+    @pytest.mark.parametrize(
+        "known",
+        [Deadline(needs_seconds=300.0), Deadline(slowest=50.0, points=10_000, seconds_in_all=60.0)],
+    )
+    def test_many_points_are_not_all_taken_for_the_slowest(
+        self, known: Deadline, clock: Clock
+    ) -> None:
+        engine, feed = SteadyEngine(clock, 2, 1.0), NotingFeed(10, points=500)
+        made, tally = drive_until(clock.now + 600.0, engine, feed, known)
+        assert (made.is_out_of_time, tally.left) == (False, 0)
 
     def test_what_takes_longer_than_was_known_is_dropped_before_the_end(self, clock: Clock) -> None:
         engine, feed = SteadyEngine(clock, 2, 1e9), NotingFeed(4)

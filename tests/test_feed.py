@@ -236,8 +236,9 @@ class TestShare:
         for number, status in ((2, STALE), (3, PENDING), (5, DONE), (6, PENDING)):
             shape = block(number).shape
             crowd.store.write_status(block(number), np.full(shape, status, np.uint8))
-        names = [block(number).name for number in (2, 5, 6)]
-        crowd.store.update_run(RUN, {"reopened": names})
+        names = [block(number).name for number in (2, 6)]
+        before = crowd.store.unsettled()
+        crowd.store.update_run(RUN, {"reopened": {name: before[name] for name in names}})
         worker = crowd.join()
         assert worker.feed.points_left() == 20 - crowd.store.grid.block_points()[[3, 5]].sum()
         found = []
@@ -248,6 +249,16 @@ class TestShare:
         assert found == [0, 1, 2, 4, 6, 7, 8, 9]
         assert worker.feed.is_over()
         assert worker.feed.points_left() == 0
+
+    def test_leaves_alone_what_came_out_otherwise_in_its_run(self, crowd: Crowd) -> None:
+        block = crowd.store.grid.block(2)
+        crowd.store.write_status(block, np.full(block.shape, PENDING, np.uint8))
+        crowd.store.update_run(RUN, {"reopened": crowd.store.unsettled()})
+        crowd.store.write_status(block, np.full(block.shape, STALE, np.uint8))
+        worker = crowd.join()
+        assert worker.feed.points_left() == 20
+        assert 2 not in crowd.go_on_to_the_end(worker)
+        assert worker.feed.points_left() == block.points
 
     def test_tells_whoever_tries_next_at_which_point_a_process_ended(self, crowd: Crowd) -> None:
         dead = crowd.join()

@@ -295,6 +295,7 @@ class TestPlanning:
         found = sweep.plan(str(file))
         assert found.timing is not None
         assert found.timing.at_least
+        assert found.timing.why == "The first did not end in 2 s."
 
 
 class TestStatus:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slurm.environment.check import Check
-from slurm.queue import ask
 from slurm.site import Site
+from sweep.engines.srun.commands import ask
 from sweep.errors import EngineError
 
 ANSWER_SECONDS = 30.0

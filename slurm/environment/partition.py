@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from slurm.environment.check import Check
 from slurm.job import ARRAY
 from slurm.keys import minutes
-from slurm.queue import ask
 from slurm.script import slurm_time
 from slurm.site import Site
+from sweep.engines.srun.commands import ask
 from sweep.errors import EngineError
 
 

@@ -26,7 +26,7 @@ from sweep.progress import clock_text, make_reporter
 from sweep.run import work as work_on
 from sweep.running import Part
 from sweep.status import status as read_status
-from sweep.store import Store, store_path
+from sweep.store import Store, exists, store_path
 from sweep.store.claims import claimants
 from sweep.study import Study, load_study
 
@@ -124,7 +124,7 @@ def by_hand(command: Command) -> Command:
     """Add the options for what is otherwise chosen by what is known of the points."""
     for option in (
         click.option("--elements", type=click.IntRange(min=1), help="Elements of the array."),
-        click.option("--memory", metavar="SIZE", help="Memory of a task: 4GB."),
+        click.option("--memory", metavar="SIZE", help="Memory of a task: 4G."),
         click.option("--time", metavar="TIME", help="Walltime, as SLURM writes it: 1-12:00:00."),
         workers,
         _via,
@@ -173,7 +173,7 @@ def submit(
     if is_shown:
         timing = timed_if_possible(bound, study, reporter)
         planned = draft(bound, study, store, site, wish, timing)
-        click.echo(planned.script)
+        click.echo(planned.scripts()[0])
         return ALL_DONE
     done = hand_in(bound, study, store, site, wish, reporter)
     if done is None:
@@ -205,6 +205,9 @@ def plan_for(
 
     site = load_site(site_file)
     via = wishes.pop("via")
+    if exists(store) and not Store(store).plan().blocks_left:
+        click.echo(f"{short_path(store)}: nothing is left to compute.")
+        return ALL_DONE
     timing = timed_if_possible(pipeline, study, make_reporter())
     planned = draft(pipeline, study, store, site, Wish(via, set_by_hand(**wishes)), timing)
     block = "x".join(map(str, planned.grid.block_shape)) or "1"
@@ -224,9 +227,9 @@ def plan_for(
 
 
 def at_work_rows(store: Store) -> dict[str, str]:
-    """Return who is at work on a store, and what SLURM has of it in its queue."""
+    """Return who is at work on a store, what SLURM has of it in its queue, and where logs lie."""
     from slurm.queue import has_ended, has_slurm, queue_text
-    from slurm.submit import jobs_of
+    from slurm.submit import folder_of, jobs_of
 
     rows = {}
     if found := claimants(store, has_ended(store.path)):
@@ -238,6 +241,9 @@ def at_work_rows(store: Store) -> dict[str, str]:
             rows["queue"] = queue_text(jobs_of(store))
         except EngineError as error:
             rows["queue"] = str(error)
+    logs = folder_of(store.path) / "logs"
+    if logs.is_dir():
+        rows["logs"] = short_path(logs)
     return {name: text for name, text in rows.items() if text}
 
 

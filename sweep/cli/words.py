@@ -8,6 +8,8 @@ from sweep.errors import counted, resume_command, short_path
 from sweep.progress import clock_text
 from sweep.status import Status
 from sweep.status import status as read_status
+from sweep.store import Store
+from sweep.store.claims import claimed_names
 from sweep.summary import Summary, lost_text
 
 
@@ -56,15 +58,29 @@ def finish_part(summary: Summary) -> int:
             f"{clock_text(tally.compute_seconds)} in kernels, "
             f"{clock_text(tally.write_seconds)} writing: efficiency {summary.efficiency:.0%}."
         )
-    left = f"{tally.left} of {tally.points} points are left" if tally.left else "nothing is left"
-    is_taken = tally.left and not (summary.interrupted or summary.out_of_time or tally.lost_blocks)
-    click.echo(f"{short_path(summary.store)}: {left}{', which others are at' * is_taken}.")
+    click.echo(f"{short_path(summary.store)}: {_left_text(summary)}.")
     if summary.interrupted:
         return INTERRUPTED
-    if tally.left and (summary.out_of_time or tally.lost_blocks):
+    if not tally.left:
+        return SOME_FAILED if tally.failed else ALL_DONE
+    is_short = summary.out_of_time or tally.stale > 0
+    if is_short or tally.lost_blocks:
         click.echo(lost_text(summary), err=True)
+    if tally.lost_blocks or (is_short and not summary.has_end):
         return INCOMPLETE
-    return SOME_FAILED if tally.failed else ALL_DONE
+    return ALL_DONE  # for others, or for the job after this one
+
+
+def _left_text(summary: Summary) -> str:
+    tally = summary.tally
+    if not tally.left:
+        return "nothing is left"
+    left = f"{tally.left} of {tally.points} points are left"
+    if summary.interrupted or summary.out_of_time or tally.lost_blocks or tally.stale:
+        return left  # and why is told
+    if claimed_names(Store(summary.store)):
+        return f"{left}, which others are at"
+    return f"{left}, but not of this run; to compute them: sweep submit, or sweep work alone"
 
 
 def print_failures(found: Status, most: int = 5) -> None:

@@ -60,9 +60,14 @@ def shares_here(gpus: int) -> list[Share]:
     Raises
     ------
     EngineError
-        If there are too few devices for one.
+        If there are too few devices for one, or they are parts of GPUs and it needs several.
     """
     devices = usable_devices()
+    if gpus > 1 and any(name.startswith("MIG-") for name in devices):
+        raise EngineError(
+            f"A point needs gpus={gpus}, and this machine shows parts of GPUs, of which CUDA gives "
+            f"a process one alone: {', '.join(devices)}. Ask for whole GPUs."
+        )
     if found := shares(devices, gpus):
         return found
     given = os.environ.get(VARIABLE)

@@ -7,6 +7,7 @@ or a chunk that exists, means nothing. Beside the dataset lies ``.sweep/``: the 
 
 import json
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -95,6 +96,9 @@ class Header:
     def encode(self) -> bytes:
         """Return the header as JSON."""
         return encode_json(asdict(self), indent=1)
+
+
+OPEN_STATES = ("queued", "running")  # of runs that have not ended
 
 
 class Store:
@@ -195,14 +199,17 @@ class Store:
         for path in (self.path / "status").glob("c*"):
             yield self.grid.block_named(path.name[2:])
 
-    def unsettled(self) -> list[str]:
-        """Return the names of the blocks that have a status and are left all the same."""
-        names = []
+    def unsettled(self) -> dict[str, str]:
+        """Return the names of the blocks that have a status and are left all the same.
+
+        With each goes what tells its status from others.
+        """
+        found = {}
         for block in self.begun():
             status = self.read_status(block)
             if status is None or not is_settled(status):
-                names.append(block.name)
-        return names
+                found[block.name] = fingerprint(status)
+        return found
 
     def numbers_with_status(self) -> np.ndarray:
         """Return the numbers of the blocks that have a status chunk, whatever it says."""
@@ -299,18 +306,50 @@ class Store:
         replace_file(path, encode_json(record, indent=1))
         sync_folder(path.parent)
 
+    def note_begun(self, number: int) -> None:
+        """Say that a run which was queued has begun.
+
+        Many jobs of it say so at once, beside whoever holds the lease and replaces the record.
+        """
+        self._begun_file(number).touch()
+
     def read_run(self, number: int) -> dict[str, Any]:
         """Return what is known of a run."""
         record: dict[str, Any] = json.loads(self._run_file(number).read_bytes())
+        if record.get("state") == "queued" and self._begun_file(number).exists():
+            record["state"] = "running"
         return record
 
-    def reopened(self, number: int) -> list[str]:
+    def has_jobs(self, number: int) -> bool:
+        """Tell whether a run was submitted as jobs, and has not ended as far as is known."""
+        record = self.read_run(number)
+        return record["state"] in OPEN_STATES and "jobs" in record
+
+    def reopened(self, number: int) -> dict[str, str]:
         """Return the names of blocks that had a status and were left when a run began.
 
-        Points of theirs failed, or went stale, and are to be computed again.
+        Points of theirs failed, or went stale, and are to be computed again, once: with each goes
+        what told its status then from others.
         """
-        found: list[str] = self.read_run(number).get("reopened", [])
+        found: dict[str, str] = self.read_run(number).get("reopened", {})
         return found
+
+    def reopened_by_now(self, number: int) -> dict[str, str]:
+        """Return the same as it is now, for jobs of the run that are still to come.
+
+        A block is not among them that became stale meanwhile: its values did not come out the same,
+        and whether the new ones are to be taken is for a person to say.
+        """
+        before = self.reopened(number)
+        return {
+            name: told
+            for name, told in self.unsettled().items()
+            if before.get(name) == told or not self._is_stale(name)
+        }
+
+    def _is_stale(self, name: str) -> bool:
+        status = self.read_status(self.grid.block_named(name))
+        return status is not None and bool((status == STALE).any())
 
     def run_files(self) -> dict[int, Path]:
         """Return the files of the runs by their numbers, in order."""
@@ -319,6 +358,9 @@ class Store:
 
     def _run_file(self, number: int) -> Path:
         return self.private / "runs" / f"{number:04d}.json"
+
+    def _begun_file(self, number: int) -> Path:
+        return self.private / "runs" / f"{number:04d}.begun"
 
 
 class BlockWriter:
@@ -385,13 +427,21 @@ def store_path(store: str | Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is a store at `path`."""
-    return (path / PRIVATE / "header.json").exists()
+    """Tell whether there is a store at `path`; one that may not be read is one."""
+    try:
+        return (path / PRIVATE / "header.json").exists()
+    except PermissionError:
+        return True
 
 
 def _read_header(path: Path) -> Header:
     try:
         raw = (path / PRIVATE / "header.json").read_bytes()
+    except PermissionError as error:
+        raise StoreError(
+            f"{error.filename} may not be read: it is somebody else's, or its mode forbids it. "
+            "Ask its owner: chmod -R g+rwX, say."
+        ) from None
     except (FileNotFoundError, NotADirectoryError):
         if path.is_file():
             raise StoreError(f"{path} is a file; a sweep's STORE is a folder.") from None
@@ -432,6 +482,11 @@ def new_sweep_id() -> str:
 def is_settled(status: np.ndarray) -> bool:
     """Tell whether no point with this status has to be computed."""
     return not np.isin(status, (PENDING, STALE)).any()
+
+
+def fingerprint(status: np.ndarray | None) -> str:
+    """Return what tells a block's status from others; "" where it is damaged."""
+    return "" if status is None else f"{zlib.crc32(status.tobytes()):08x}"
 
 
 def count_failed(status: np.ndarray) -> int:

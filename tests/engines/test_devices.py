@@ -176,6 +176,14 @@ def devices_of(workers: list[psutil.Process]) -> list[str]:
     return [worker.environ()[VARIABLE] for worker in workers]
 
 
+def test_parts_of_gpus_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "MIG-c,MIG-d")
+
+    assert shares_here(1) == [("MIG-c",), ("MIG-d",)]
+    with pytest.raises(EngineError, match=r"gpus=2.* parts of GPUs.*MIG-c, MIG-d.*whole GPUs"):
+        shares_here(2)
+
+
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 class TestWorkers:
     @pytest.fixture(autouse=True)
@@ -205,7 +213,10 @@ class TestWorkers:
             assert new.pid != dead.pid
             assert devices_of([new]) == [device]
 
-    def test_have_as_many_as_they_need(self, kind: str, tmp_path: Path) -> None:
+    def test_have_as_many_as_they_need(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(VARIABLE, "5,GPU-b,7")
         with running(kind, gpus=2) as engine:
             assert engine.capacity == 1
             assert devices_of(begin(engine, tmp_path / "notes", 1)) == ["5,GPU-b"]

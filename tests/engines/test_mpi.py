@@ -162,6 +162,40 @@ on_ranks(command)
 
 
 @pytest.mark.mpi
+def test_what_no_rank_has_signed_is_not_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("""
+import json, time
+from sweep.engines.mpi.post import SIGNATURE_BYTES, Post
+
+post = Post()
+if post.rank == 0:
+    text = json.dumps(["unsigned"]).encode()
+    post._world.Send([b"0" * SIGNATURE_BYTES + text, post._mpi.BYTE], 1)
+    post._world.Send([b"short", post._mpi.BYTE], 1)
+    for count, word in [(0, "first"), (0, "again"), (2, "left out")]:
+        text = json.dumps([word]).encode()
+        raw = post._signature(0, 1, count, text) + text
+        post._world.Send([raw, post._mpi.BYTE], 1)
+    raw = post._signature(0, 2, 1, text) + text  # of another rank's post
+    post._world.Send([raw, post._mpi.BYTE], 1)
+    post._sent[1] = 1
+    post.send(1, "last")
+    post.flush()
+found = []
+while post.rank == 1 and ["last"] not in found:
+    found += [message for _, message in post.receive()]
+    time.sleep(0.001)
+print(post.rank, found)
+""")
+
+    done = run("script.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "1 [['first'], ['last']]" in done.stdout.splitlines()
+    assert told(done) == 5 * ["sweep: rank 1 got a message that no rank sent"]
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize(("devices", "missing"), [("7,8", False), ("7", True)])
 def test_each_rank_on_a_machine_has_devices_of_its_own(
     devices: str, missing: bool, run: Run, tmp_path: Path

@@ -59,7 +59,7 @@ def test_the_slowest_block_fits_beside_the_expected_work():
     job = shape_job(100, 50, 30.0, 240.0, SMALL, Site())
 
     assert job.elements == 2
-    assert job.minutes == 1.5 * 25 + 2 * 4 + 5 + 0.5  # 25 blocks of a minute, one of 8; whole
+    assert job.minutes == 1.5 * 25 + 4.5 + 5  # 25 blocks of a minute; one slow point and another
 
 
 def test_a_time_set_by_hand_is_filled_with_work():
@@ -139,6 +139,21 @@ def test_only_an_array_is_throttled():
 
     assert shaped(9, 60 * MINUTE, site=site).max_running == 5
     assert shaped(9, 60 * MINUTE, site=site, via=MPI).max_running is None
+
+
+def test_there_are_no_more_arrays_than_elements_may_run_at_once():
+    site = Site(max_running=3, max_array_size=2)
+
+    assert len(shaped(100, 60 * MINUTE, site=site).arrays) == 3
+    assert shaped(100, 60 * MINUTE, site=site, elements=6).elements == 6
+    with pytest.raises(SubmitError, match=r"--elements 7 are 4 arrays .* Give 6 at most"):
+        shaped(100, 60 * MINUTE, site=site, elements=7)
+
+
+def test_one_slow_point_in_a_block_does_not_make_them_all_slow():
+    job = shape_job(10_000, 10, 0.01, 60.0, SMALL, Site())
+
+    assert job.minutes == 10  # 1000 points of 10 ms, and one of a minute
 
 
 def test_an_array_is_split_where_the_site_ends_its_indices():

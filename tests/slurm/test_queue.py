@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from slurm import queue
-from slurm.queue import Job, ask, has_ended, jobs, queue_text
+from slurm.queue import Job, has_ended, jobs, queue_text
 from sweep.durable import file_system_time
+from sweep.engines.srun.commands import ask
 from sweep.errors import EngineError
 from sweep.store.holder import Holder
 
@@ -278,4 +279,8 @@ class TestJobs:
             monkeypatch.setenv(name, "x")
         monkeypatch.setenv("SLURM_CONF", "x")
         slurm.runs("#!/bin/bash\nenv | grep -E '^S(LURM|BATCH|QUEUE)_' | cut -d= -f1\n")
-        assert sorted(ask("squeue").split()) == ["SBATCH_ACCOUNT", "SLURM_CONF"]
+        assert sorted(ask("squeue").split()) == [
+            "SBATCH_ACCOUNT",
+            "SLURM_CONF",
+            "SLURM_TIME_FORMAT",
+        ]

@@ -126,7 +126,8 @@ def test_a_time_is_written_as_slurm_writes_it(load, written, minutes):
 
 
 @pytest.mark.parametrize(
-    ("written", "megabytes"), [("2000", 2000), ('"2000M"', 2000), ('"2g"', 2048), ('"1T"', 2**20)]
+    ("written", "megabytes"),
+    [("2000", 2000), ('"2000M"', 2000), ('"2g"', 2048), ('"2GB"', 2048), ('"1T"', 2**20)],
 )
 def test_memory_is_written_as_slurm_writes_it(load, written, megabytes):
     assert load(f"memory_per_node = {written}").memory_per_node == megabytes

@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 from desk import ERRANDS, MISTAKE, Desk, check_complete
 
+from slurm.submit import names_of
+
 SMALL = ("street=0..1", "house=0..2")  # six points
 HELD = 'directives = ["--hold"]\n'
 ELEMENTS_FAIL = """setup = ['[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || exit 3']\n"""
@@ -37,8 +39,8 @@ def test_a_submission_makes_store_scripts_and_logs_and_says_what_to_type(desk: D
     check_complete(desk, "s.zarr", 2, 3)
     first, finalizer, _ = desk.store("s.zarr").read_run(1)["jobs"]
     logs = {file.name.partition("-")[2] for file in (desk.folder / "s.zarr.jobs/logs").iterdir()}
-    sweep_id = desk.store("s.zarr").header.sweep_id[:8]
-    assert {log.partition("-")[0] for log in logs} <= {sweep_id, "finish"}, logs
+    place = names_of(desk.store("s.zarr"))[0].rpartition("-")[2]
+    assert {log.partition("-")[0] for log in logs} == {place}, logs
     assert {f"{first}_0.log", f"{first}_1.log", f"{finalizer}.log"} == {
         log.rpartition("-")[2] for log in logs
     }
@@ -50,6 +52,7 @@ def test_a_submission_makes_store_scripts_and_logs_and_says_what_to_type(desk: D
     again = desk.sweep("submit", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml")
 
     assert again == "s.zarr: nothing is left to compute.\n"
+    assert desk.sweep("plan", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml") == again
     assert desk.runs("s.zarr") == {1: "complete"}
     assert desk.is_quiet()
 
@@ -63,6 +66,21 @@ def test_print_shows_the_script_and_writes_nothing_at_all(desk: Desk) -> None:
     assert desk.is_quiet()
     assert "#SBATCH --partition=main\n" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_points_that_take_their_worker_along_are_told_where_they_would_be_timed(desk: Desk) -> None:
+    study = desk.folder / "fatal.py"
+    study.write_text(
+        "import os\nfrom typing import Annotated\nfrom sweep import Axis, Pipeline, Var\n"
+        "def f(a: int) -> Annotated[int, Var(())]:\n    os._exit(7)\n"
+        "pipeline = Pipeline(f, axes=[Axis('a', [1, 2])])\n"
+    )
+
+    said = desk.sweep("submit", study, "s.zarr", "--site", "site.toml", code=MISTAKE)
+
+    assert re.search(r"^No point was timed here.*ended with exit code 7", said, re.MULTILINE)
+    assert "Nothing says how long a point takes: none was timed. Give --time" in said
+    assert not (desk.folder / "s.zarr").exists()
 
 
 def test_what_is_queued_is_not_submitted_again_unless_it_is_to_be_added(desk: Desk) -> None:
@@ -212,6 +230,7 @@ def test_what_is_missing_is_submitted_again_as_often_as_allowed(desk: Desk) -> N
     assert any(said in log.read_text() for log in logs)
     status = desk.status("s.zarr")
     assert re.search(r"^run 1 +incomplete, ", status, re.MULTILINE)
+    assert re.search(r"^logs +s\.zarr\.jobs/logs$", status, re.MULTILINE)
     assert "queue" not in status
 
     desk.write_site()

@@ -23,7 +23,8 @@ from sweep.engines.dask.engine import DaskEngine
 from sweep.engines.dask.local import scheduler_at
 from sweep.engines.dask.settings import read_security, settings
 from sweep.engines.death import TAIL_BYTES, last_words
-from sweep.engines.srun.job import address_for_nodes, ask_slurm, seconds_left, tasks_of_job
+from sweep.engines.srun.commands import ask
+from sweep.engines.srun.job import address_for_nodes, seconds_left, tasks_of_job
 from sweep.engines.srun.supervisor import Told
 from sweep.engines.workers import import_path, worker_environment
 from sweep.errors import EngineError
@@ -186,7 +187,7 @@ class AllocationEngine(DaskEngine):
 
     def _absence(self) -> str:
         try:
-            queue = ask_slurm("squeue", "--steps", f"--jobs={os.environ['SLURM_JOB_ID']}")
+            queue = ask("squeue", "--steps", f"--jobs={os.environ['SLURM_JOB_ID']}")
         except EngineError as error:
             queue = str(error)
         return (

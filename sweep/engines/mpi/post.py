@@ -1,13 +1,23 @@
-"""Messages between the ranks: JSON as bytes, nothing pickled, in order from each to each."""
+"""Messages between the ranks: JSON as bytes, nothing pickled, in order from each to each.
 
+MPI listens in clear, and whoever can reach its ports may try to speak as a rank. So each message is
+signed with a key that rank 0 makes at the start, over who sends it to whom and the how manieth it
+is; what is not signed so is not read.
+"""
+
+import hmac
 import json
 import os
+import secrets
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from sweep.engines.mpi.launch import variables_for
 
 Message = list[Any]  # a word that says what it is, and what belongs to it
+SIGNATURE_BYTES = 32  # of SHA-256
 
 
 class Post:
@@ -35,6 +45,10 @@ class Post:
         self._sending: list[Any] = []  # requests; each holds its bytes until they are gone
         self.rank: int = self._world.rank
         self.size: int = self._world.size
+        self._key = bytearray(secrets.token_bytes(SIGNATURE_BYTES))
+        self._world.Bcast([self._key, MPI.BYTE])
+        self._sent: Counter[int] = Counter()  # rank -> messages
+        self._received: Counter[int] = Counter()
         first_line = str(MPI.Get_library_version()).splitlines()[0]
         self.library = " ".join(first_line.rstrip("\0").split())
 
@@ -49,7 +63,9 @@ class Post:
 
     def send(self, rank: int, *message: Any) -> None:
         """Send a message and go on at once: two that write to each other do not wait."""
-        raw = json.dumps(message).encode()
+        text = json.dumps(message).encode()
+        raw = self._signature(self.rank, rank, self._sent[rank], text) + text
+        self._sent[rank] += 1
         self._sending = [one for one in self._sending if not one.Test()]
         self._sending.append(self._world.Isend([raw, self._mpi.BYTE], rank))
 
@@ -60,7 +76,17 @@ class Post:
             raw = bytearray(status.Get_count(self._mpi.BYTE))
             source = status.Get_source()
             self._world.Recv([raw, self._mpi.BYTE], source)  # the first of those, as probed
-            yield source, json.loads(raw)
+            signature, text = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
+            own = self._signature(source, self.rank, self._received[source], text)
+            if not hmac.compare_digest(signature, own):
+                print(f"sweep: rank {self.rank} got a message that no rank sent", file=sys.stderr)
+                continue
+            self._received[source] += 1
+            yield source, json.loads(text)
+
+    def _signature(self, source: int, to: int, count: int, text: bytes | bytearray) -> bytes:
+        """Return what goes before a message: the count-th from one rank to another."""
+        return hmac.digest(self._key, b"%d %d %d " % (source, to, count) + text, "sha256")
 
     def _is_there(self, status: Any) -> bool:
         """Look for a message, twice: mpich takes it in at one look and tells of it at the next."""

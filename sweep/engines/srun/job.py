@@ -6,14 +6,13 @@ All of it comes from the environment that SLURM sets, and from scontrol.
 import os
 import re
 import socket
-import subprocess
 import time
 from datetime import datetime
 
+from sweep.engines.srun.commands import ask
 from sweep.errors import EngineError
 
 LONGEST_SECONDS = 30 * 24 * 3600.0  # of a job without a time limit
-PATIENCE_SECONDS = 60.0  # with a SLURM that is busy
 
 
 def tasks_of_job() -> int:
@@ -54,7 +53,7 @@ def seconds_left() -> float:
     EngineError
         If SLURM does not know it.
     """
-    job = ask_slurm("scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"])
+    job = ask("scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"])
     end = re.search(r"\bEndTime=(\d\S*)", job)
     if not end:
         return LONGEST_SECONDS
@@ -69,11 +68,11 @@ def address_for_nodes() -> str:
     EngineError
         If SLURM, or the network, does not know it.
     """
-    nodes = ask_slurm("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+    nodes = ask("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     others = [node for node in nodes if node != os.environ.get("SLURMD_NODENAME")]
     if not others:
         return "127.0.0.1"
-    node = ask_slurm("scontrol", "show", "node", "--oneliner", others[0])
+    node = ask("scontrol", "show", "node", "--oneliner", others[0])
     found = re.search(r"\bNodeAddr=(\S+)", node)
     return address_towards(found[1] if found else others[0])
 
@@ -93,28 +92,3 @@ def address_towards(host: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise EngineError(f"There is no way from this node to {host}: {error}") from error
-
-
-def ask_slurm(*command: str) -> str:
-    """Return what a command of SLURM's prints.
-
-    Raises
-    ------
-    EngineError
-        If it is not there, or fails.
-    """
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=PATIENCE_SECONDS,
-            env=os.environ | {"SLURM_TIME_FORMAT": "standard"},
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        raise EngineError(
-            f"{' '.join(command)} says: {error.stderr.strip()} Is this still inside the job?"
-        ) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"SLURM does not answer: {error}") from error

@@ -1,0 +1,135 @@
+"""What is done to a store, or to its study, while its jobs wait or run on a real SLURM."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from desk import ERRANDS, MISTAKE, Desk, check_complete
+
+import slurm.finish
+from slurm.finish import finish
+
+SMALL = ("street=0..1", "house=0..2")  # six points
+HELD = 'directives = ["--hold"]\n'
+
+
+def let_go(desk: Desk) -> None:
+    """Let jobs begin that were submitted to wait."""
+    desk.cluster.run("scontrol", "release", *sorted({j.partition("_")[0] for j in desk.queue()}))
+
+
+def test_what_is_damaged_while_jobs_wait_is_computed_by_those_after_them(desk: Desk) -> None:
+    desk.sweep("run", ERRANDS, "s.zarr", *SMALL, "--on", "serial")
+    (desk.folder / "s.zarr/status/c.1.2").unlink()
+    desk.write_site(HELD)
+    desk.submit("s.zarr", *SMALL, "--elements", 1)
+    desk.write_site()
+    (desk.folder / "s.zarr/status/c.0.0").write_bytes(b"")
+
+    let_go(desk)
+
+    desk.wait(lambda: desk.runs("s.zarr")[2] == "complete" or let_go_again(desk))
+    desk.wait(desk.is_quiet)
+    check_complete(desk, "s.zarr", 2, 3)
+
+
+def let_go_again(desk: Desk) -> bool:
+    """Let jobs begin that were submitted again: by the script as it is, to wait."""
+    if desk.queue():
+        let_go(desk)
+    return False
+
+
+def test_a_study_that_is_edited_while_jobs_wait_is_refused_by_them(desk: Desk) -> None:
+    study = desk.folder / "study.py"
+    study.write_text(ERRANDS.read_text())
+    desk.write_site(HELD)
+    desk.submit("s.zarr", *SMALL, "--elements", 1, study=study)
+    study.write_text(ERRANDS.read_text().replace("house / 10", "house / 20"))
+
+    refused = desk.sweep("work", "s.zarr", code=MISTAKE)
+    let_go(desk)
+
+    assert "The code has changed since run 1 of s.zarr" in refused
+    logs = desk.folder / "s.zarr.jobs/logs"
+    desk.wait(lambda: any("house / 20" in log.read_text() for log in logs.glob("*_0.log")))
+    desk.sweep("cancel", "s.zarr")
+    desk.wait(desk.is_quiet)
+    (log,) = logs.glob("*_0.log")
+    assert "The code has changed since run 1 of" in log.read_text()
+    assert "sweep submit ... --accept-changes" in log.read_text()
+    assert desk.points("s.zarr") == {"pending": 6}
+
+    desk.write_site()
+    desk.submit("s.zarr", *SMALL, "--elements", 1, "--accept-changes", study=study)
+
+    desk.wait(desk.is_quiet)
+    assert desk.runs("s.zarr") == {1: "interrupted", 2: "complete"}
+    assert xr.open_zarr(desk.folder / "s.zarr").errand[0, 1] == 1 / 20
+
+
+def test_a_copy_has_no_part_in_the_jobs_of_the_original(desk: Desk) -> None:
+    desk.write_site(HELD)
+    desk.submit("s.zarr", *SMALL, "--elements", 1)
+    shutil.copytree(desk.folder / "s.zarr", desk.folder / "copy.zarr")
+
+    assert desk.sweep("cancel", "copy.zarr") == "There were no jobs in the queue.\n"
+
+    assert len(desk.queue()) == 3
+    assert "queue " not in desk.status("copy.zarr")
+    assert "3 pending" in desk.status("s.zarr")
+
+
+def test_a_finalizer_that_finds_somebody_computing_here_and_now_looks_again_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write_site(HELD)
+    desk.submit("s.zarr", *SMALL, "--elements", 1)
+    desk.hold(0)
+    local = desk.start("local", "run", ERRANDS, "s.zarr", *SMALL, "--on", "processes")
+    desk.wait_at(0, 1)
+    monkeypatch.setattr(slurm.finish, "LEASE_SECONDS", 0.1)
+    for name, value in desk.environment.items():
+        monkeypatch.setenv(name, value)
+    before = desk.queue()
+
+    said, left = finish(desk.folder / "s.zarr", 1, 2)
+
+    assert "has a driver" in said
+    assert "To be looked at in 6 minutes." in said
+    assert left == 0, "somebody looks after them"
+    assert len(desk.queue()) == len(before) + 2
+    local.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("run", [1, 7])
+def test_a_run_that_was_not_submitted_cannot_be_finished(desk: Desk, run: int) -> None:
+    desk.sweep("run", ERRANDS, "s.zarr", *SMALL, "--on", "serial")
+
+    said = desk.sweep("finish", "s.zarr", "--run", run, "--rounds", 1, code=MISTAKE)
+
+    assert f"s.zarr has no run {run} that was submitted. To compute what is left: sweep" in said
+
+
+def test_without_slurm_nothing_is_submitted_and_nothing_left_behind(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.variables["PATH"] = str(tmp_path)
+    before = sorted(desk.folder.iterdir())
+
+    said = desk.sweep("submit", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml", code=MISTAKE)
+
+    assert "There is no sbatch and no squeue and no scancel on this machine: no SLURM" in said
+    assert sorted(desk.folder.iterdir()) == before
+
+
+def test_a_file_in_the_place_of_the_folder_for_scripts_is_told(desk: Desk) -> None:
+    (desk.folder / "s.zarr.jobs").write_text("mine")
+
+    said = desk.sweep("submit", ERRANDS, "s.zarr", *SMALL, "--site", "site.toml", code=MISTAKE)
+
+    assert "s.zarr.jobs is to be the folder of the scripts and logs, and is a file." in said
+    assert not (desk.folder / "s.zarr").exists()
+    assert (desk.folder / "s.zarr.jobs").read_text() == "mine"
