@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,14 +22,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import slurm.queue
+from sweep.blame import Attempt
 from sweep.cli.ranks import on_ranks
 from sweep.drive import BATCH_SECONDS, Drive, Orders, Stop, Tally
 from sweep.durable import encode_json, file_system_time, make_folders
 from sweep.engines import Engine, make_engine
 from sweep.engines.serial import SerialEngine
-from sweep.feed import PlanFeed, ShareFeed
+from sweep.feed import ShareFeed
 from sweep.marks import read_marks
-from sweep.plan import Grid
+from sweep.plan import Block, Grid
 from sweep.run import create_with
 from sweep.running import new_record
 from sweep.store import Store
@@ -243,8 +244,22 @@ def receipts(blocks: Sequence[Sequence[int]], **rest: Any) -> list[dict[str, flo
     return [{"block": number, "points": 1, **took, **none} for number, _ in blocks]
 
 
+class _Blocks(deque[Attempt]):
+    """A feed without claims: what those cost is measured apart."""
+
+    left = property(len)
+
+    def next(self, *, suspects: bool = True) -> Attempt | None:
+        return self.popleft() if self else None
+
+    def is_over(self) -> bool:
+        return not self
+
+    def release(self, block: Block) -> None: ...
+
+
 def _drive(batches: int) -> None:
-    feed = PlanFeed(map(Grid((batches,), (1,)).block, range(batches)), batches)
+    feed = _Blocks(map(Attempt, map(Grid((batches,), (1,)).block, range(batches))))
     orders = Orders(f"{Path(__file__).stem}:{receipts.__name__}", {})
     drive = Drive(SerialEngine(), feed, orders, lambda _: None, tuple)
     drive.run(Tally(batches, 0, 0), Stop(), lambda _: None)
