@@ -87,7 +87,7 @@ class Traffic:
     def __init__(self, server: Server, look: Cost, pause: float) -> None:
         self.watchers = 0
         self.next_exit = math.inf  # when the next of those under way is through, if nobody comes
-        self.is_free = server.rate == math.inf
+        self._is_free = server.rate == math.inf
         self._server, self._look, self._pause = server, look, pause + look.seconds
         self._under_way: list[tuple[float, int, Process, float]] = []
         self._count = 0
@@ -103,8 +103,12 @@ class Traffic:
         heapq.heappush(self._under_way, row)
         self._adapt()
 
+    def is_short(self, operations: float) -> bool:
+        """Tell whether operations need not enter: the server does any number, in this second."""
+        return self._is_free and operations * self._turn_seconds < 1.0
+
     def take(self, now: float, operations: float) -> float:
-        """Return how long operations take where the server does any number."""
+        """Return how long operations take that need not enter."""
         self._advance(now)
         self._counts[-1] += operations
         return operations * self._turn_seconds
@@ -303,7 +307,7 @@ class Sweep:
         """Have a process do its next step, or more if they cost nothing."""
         for operations, seconds in process:
             if operations > 0.0:
-                if self.traffic.is_free:
+                if self.traffic.is_short(operations):
                     seconds += self.traffic.take(self._now, operations)
                     self._at(self._now + seconds, process)
                 else:
