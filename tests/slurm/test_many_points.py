@@ -29,7 +29,11 @@ def write_study(desk: Desk, body: str, needs: str = "") -> Path:
     ("body", "needs"),
     [
         ("time.sleep(0.0005)", "minutes=5"),
-        ("time.sleep(4 if a == 17 and 'SLURM_JOB_ID' in os.environ else 0.0005)", ""),
+        pytest.param(
+            "time.sleep(4 if a == 17 and 'SLURM_JOB_ID' in os.environ else 0.0005)",
+            "",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_one_point_may_take_does_not_keep_a_block_from_beginning(

@@ -13,7 +13,7 @@ import pytest
 from slurm import queue
 from slurm.queue import Job, has_ended, jobs, queue_text
 from sweep.durable import file_system_time
-from sweep.engines.srun.commands import ask
+from sweep.engines.srun.commands import Refused, ask
 from sweep.errors import EngineError
 from sweep.store.holder import Holder
 
@@ -266,6 +266,13 @@ class TestJobs:
         slurm.runs("#!/bin/bash\necho 'squeue: error: Invalid user' >&2\nexit 1\n")
         with pytest.raises(EngineError, match="squeue refused: Invalid user"):
             jobs()
+        for words in ("Socket timed out on send/recv operation", "Unable to contact slurm"):
+            slurm.runs(f"#!/bin/bash\necho 'squeue: error: {words}' >&2\nexit 1\n")
+            with pytest.raises(
+                EngineError, match=f"SLURM has not answered squeue: {words}"
+            ) as told:
+                jobs()
+            assert not isinstance(told.value, Refused), "what was asked may have been done"
         slurm.runs("#!/bin/bash\nexec sleep 60\n")
         with pytest.raises(EngineError, match="SLURM has not answered squeue in 0 s"):
             jobs(seconds=0.2)

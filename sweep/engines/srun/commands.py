@@ -47,7 +47,7 @@ def ask(*command: str, seconds: float = ASK_SECONDS, with_errors: bool = False) 
         raise EngineError(f"SLURM has not answered {command[0]} in {seconds:.0f} s.") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        text = said[0].removeprefix(f"{command[0]}: error: ")
+        text = said[0].removeprefix(f"{command[0]}: error: ").rstrip(".") + "."
         if re.search("timed out|Unable to contact", text):  # it may have come there all the same
             raise EngineError(f"SLURM has not answered {command[0]}: {text}")
         raise Refused(f"{command[0]} refused: {text}")
