@@ -15,6 +15,7 @@ OWN_BLOCK_BYTES = 256_000  # a point this large is a block of its own
 LARGEST_BLOCK_BYTES = 64_000_000
 MOST_FILES = 20_000
 BLOCK_SECONDS = 1.0  # what a kill may cost, and long beside a commit
+BLOCKS_A_SECOND = 100  # of all workers together: what one feeder hands out (benchmarks/RESULTS.md)
 COMMIT_SHARE = 0.1  # a block computes for at least its commit's time divided by this
 
 
@@ -177,14 +178,16 @@ class Cost:
 def points_per_block(points: int, workers: int, cost: Cost) -> int:
     """Return how many points a block should hold.
 
-    A block computes for about a second, so that a kill costs little, but for less where that
-    leaves workers idle (eight blocks each), and never so short that committing it counts. The
-    number of files is bounded, and so are the bytes of a block.
+    A block computes for about a second, so that a kill costs little, or longer where hundreds of
+    workers would ask for too many; but for less where that leaves workers idle (eight blocks each),
+    and never so short that committing it counts. The number of files is bounded, and so are the
+    bytes of a block.
     """
     if cost.point_bytes >= OWN_BLOCK_BYTES:
         return 1
     seconds = max(cost.point_seconds, 1e-9)
-    for_loss = max(BLOCK_SECONDS, cost.commit_seconds / COMMIT_SHARE) / seconds
+    for_feeder = workers / BLOCKS_A_SECOND
+    for_loss = max(BLOCK_SECONDS, for_feeder, cost.commit_seconds / COMMIT_SHARE) / seconds
     for_balance = max(points / (8 * workers), cost.commit_seconds / seconds)
     for_files = points * cost.variables / MOST_FILES
     fits = min(

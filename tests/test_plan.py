@@ -129,6 +129,13 @@ def test_a_block_computes_for_about_a_second():
     assert points_per_block(10**6, 1, cost(point_seconds=1e-3)) == 1000
 
 
+def test_many_workers_get_longer_blocks_so_that_one_feeder_keeps_up() -> None:
+    quick = cost(point_seconds=1e-2, variables=0)
+    assert points_per_block(10**8, 100, quick) == 100
+    assert points_per_block(10**8, 1000, quick) == 1000
+    assert points_per_block(10**5, 1000, quick) == 12, "eight blocks each"
+
+
 def test_no_worker_is_idle():
     assert points_per_block(1000, 10, cost(point_seconds=1e-3)) == 12
 
