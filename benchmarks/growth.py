@@ -85,6 +85,8 @@ def lost_work(folder: Path, rng: np.random.Generator) -> float:
         [*SWEEP, "run", STUDY, store, *TWO], env=environment, stderr=subprocess.DEVNULL
     )
     while not exists(store):
+        if driver.poll() is not None:
+            raise RuntimeError(f"the driver made no store: exit code {driver.returncode}")
         time.sleep(0.001)
     timed = count_ends(notes)  # points that were timed before the run
     time.sleep(1.0 + rng.uniform(0.0, 5.0))  # of about ten that the sweep takes

@@ -59,7 +59,7 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
     path = store.path
     settle(store, number)
     found = jobs_of(store)
-    todo = store.plan()
+    todo, _, _, unsettled = store.survey()
     end_runs(store, "incomplete" if todo.blocks_left else "complete", found, but=number)
     if not todo.blocks_left:
         return f"{short_path(path)} is complete.", 0
@@ -73,11 +73,11 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
             submit_finalizers(store, number, rounds, sorted(numbers))
         return f"{left}; {counted(len(elements), 'job')} of it in the queue.", 0
     before = store.reopened(number)
-    unsettled = store.survey().unsettled
     refused = {n for n in unsettled if store.stale_since(store.grid.block_named(n), before)}
     not_free = refused | claimed_names(store)
     if all(block.name in refused for block in todo.remaining()):
-        return _give_up(store, number, stale_text(store.count_points()["stale"], path), left)
+        _give_up(store, number)
+        return f"{left}. {stale_text(store.count_points()['stale'], path)}", todo.points_left
     if all(block.name in not_free for block in todo.remaining()) and claimants(
         store, has_ended(store.path)
     ):
@@ -86,8 +86,9 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
     if todo.points_left < record["left"]:
         rounds = ROUNDS
     elif not rounds:
+        _give_up(store, number)
         said = "Submitted again as often as allowed: see its logs, then sweep submit."
-        return _give_up(store, number, said, left)
+        return f"{left}. {said}", todo.points_left
     reopened = {name: told for name, told in unsettled.items() if name not in refused}
     store.update_run(number, record | {"reopened": reopened})
     count = min(record["submission"]["elements"], todo.blocks_left)
@@ -96,12 +97,11 @@ def _finish(store: Store, number: int, rounds: int) -> tuple[str, int]:
     return f"{left}; submitted again as {', '.join(jobs)}.", 0
 
 
-def _give_up(store: Store, number: int, why: str, left: str) -> tuple[str, int]:
-    """Leave what is left to a person."""
+def _give_up(store: Store, number: int) -> None:
+    """Leave what is left of a run to a person."""
     record = store.read_run(number)
     store.update_run(number, record | {"state": "incomplete", "ended": time.time()})
     Tables(store).catch_up()
-    return f"{left}. {why}", store.plan().points_left
 
 
 def _others_look_after(store: Store, found: list[Job]) -> bool:

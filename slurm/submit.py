@@ -333,8 +333,9 @@ def submit_run(store: Store, number: int, elements: int, rounds: int) -> list[st
             record = store.read_run(number)
             store.update_run(number, record | {"jobs": [*record["jobs"], job]})
     except BaseException:  # Ctrl-C, too: nobody would look after them
-        with suppress(EngineError):
-            ask("scancel", *found) if found else None
+        if found:
+            with suppress(EngineError):
+                ask("scancel", *found)
         raise
     return found
 

@@ -1,5 +1,6 @@
 """Whether the code of a study is that which a store was computed with, and how it differs."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import unified_diff
 
@@ -28,7 +29,8 @@ def refuse_changed_code(store: Store, source: Mapping[str, str]) -> None:
             raise StoreMismatch(
                 f"The code has changed since run {number} of {short_path(store.path)} was "
                 f"submitted:\n{_shown(before, source)}\nIts jobs, which may be at work still, "
-                f"refuse the new code. End them: sweep cancel {short_path(store.path)}"
+                f"refuse the new code. End them: sweep cancel "
+                f"{shlex.quote(short_path(store.path))}"
             )
         return
     raise StoreMismatch(
@@ -48,13 +50,14 @@ def refuse_other_code(store: Store, number: int, source: Mapping[str, str]) -> N
     StoreMismatch
         With the difference, and what to do.
     """
-    before = store.read_run(number)["source"]
-    if not same_code(before, source):
+    before = store.read_run(number).get("source")  # a merge has none
+    if before and not same_code(before, source):
+        path = shlex.quote(short_path(store.path))
         raise StoreMismatch(
             f"The code has changed since run {number} of {short_path(store.path)} was submitted:\n"
             + _shown(before, source)
             + "\nTake the change back, or submit what is left with the new code: sweep cancel "
-            "STORE, then sweep submit ... --accept-changes."
+            f"{path}, then sweep submit PIPELINE {path} --site FILE --accept-changes."
         )
 
 

@@ -46,7 +46,10 @@ class Deadline:
         self.seconds_in_all += seconds
 
     def block_seconds(self, points: int) -> float:
-        """Return how long so many points may take, as far as anything is known."""
+        """Return how long so many points may take, as far as anything is known.
+
+        What the pipeline says is of the one that takes longest; of the others it says nothing.
+        """
         if not self.points:
             return self.needs_seconds
         return block_seconds(points, self.seconds_in_all / self.points, self.slowest)

@@ -44,18 +44,18 @@ def test_a_study_that_is_edited_while_jobs_wait_is_refused_by_them(desk: Desk) -
     study = desk.folder / "study.py"
     study.write_text(ERRANDS.read_text())
     with drained(desk):
-        desk.submit("s.zarr", *SMALL, "--elements", 1, study=study)
+        array, *_ = desk.submit("s.zarr", *SMALL, "--elements", 1, study=study)
         study.write_text(ERRANDS.read_text().replace("house / 10", "house / 20"))
         refused = desk.sweep("work", "s.zarr", code=MISTAKE)
 
     assert "The code has changed since run 1 of s.zarr" in refused
-    logs = desk.folder / "s.zarr.jobs/logs"
-    desk.wait(lambda: any("house / 20" in log.read_text() for log in logs.glob("*_0.log")))
-    desk.sweep("cancel", "s.zarr")
+    (log,) = desk.wait(lambda: list((desk.folder / "s.zarr.jobs/logs").glob(f"*-{array}_0.log")))
+    desk.wait(lambda: "--accept-changes" in log.read_text())
+    desk.sweep("cancel", "s.zarr")  # else it would be submitted again, three times in vain
     desk.wait(desk.is_quiet)
-    (log,) = logs.glob("*_0.log")
     assert "The code has changed since run 1 of" in log.read_text()
-    assert "sweep submit ... --accept-changes" in log.read_text()
+    assert "house / 20" in log.read_text()
+    assert "s.zarr --site FILE --accept-changes" in log.read_text()
     assert desk.points("s.zarr") == {"pending": 6}
 
     desk.submit("s.zarr", *SMALL, "--elements", 1, "--accept-changes", study=study)

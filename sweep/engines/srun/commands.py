@@ -18,6 +18,8 @@ class Refused(EngineError):
 def ask(*command: str, seconds: float = ASK_SECONDS, with_errors: bool = False) -> str:
     """Run a command of SLURM and return what it prints, if it does in time.
 
+    `with_errors` what it prints to stderr comes behind it.
+
     Raises
     ------
     EngineError
