@@ -33,7 +33,7 @@ OWNERS = {
     "xarray": ["sweep/dataset.py", "sweep/export.py"],
     "zarr": ["sweep/store"],
 }
-KERNELS_MAY_IMPORT = {"numpy", "numba", *sys.stdlib_module_names}
+KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite", *sys.stdlib_module_names}  # llvmlite is numba's
 SLOW_TO_IMPORT = ["dask", "distributed", "numba", "zarr", "matplotlib", "xarray"]
 
 
