@@ -295,6 +295,29 @@ def take_word(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def draw_word(typing: Any, array: Any, index: Any) -> Any:
+    """Return array[index] of int64 and add 1 to it, as one: no two calls get the same."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
+        place = builder.gep(data, [arguments[1]])
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "acq_rel")
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def not_inlined(typing: Any) -> Any:
+    """Keep the function that says this out of its callers: LLVM optimises it once, not in each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def let_others_run(typing: Any) -> Any:
     """Give the rest of this thread's time slice to others (POSIX sched_yield)."""
 
@@ -305,9 +328,10 @@ def let_others_run(typing: Any) -> Any:
     return types.void(), generate
 
 
-def aligned(count: int, dtype: Any) -> np.ndarray:
-    """Return so many zeros of a kind whose first one is at a multiple of 64 bytes."""
-    size = np.dtype(dtype).itemsize
-    room = np.zeros(count + BYTES // size, dtype)
+@numba.njit(nogil=True, cache=True)
+def aligned(count: int, like: np.ndarray) -> np.ndarray:
+    """Return so many zeros of an array's kind whose first one is at a multiple of 64 bytes."""
+    size = like.itemsize
+    room = np.zeros(count + BYTES // size, like.dtype)
     first = -room.ctypes.data % BYTES // size
     return room[first : first + count]

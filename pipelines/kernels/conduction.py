@@ -1,0 +1,92 @@
+"""Heat conduction along one row of a plate: the formulas of `stencil.py`, a vector at a time.
+
+Rows are interleaved (`rows.py`); each is named by the index of its first number in the work array
+`w`. No operation is contracted or reordered by the compiler: a mirrored row gives mirrored bits,
+and what one node loses the next one gets.
+"""
+
+import numpy as np
+from numba import njit
+
+from pipelines.kernels.simd import fma, lanes, load, not_inlined, splat, store
+
+
+@njit(nogil=True, cache=True)
+def conduct_uniform(
+    w: np.ndarray, new: int, below: int, old: int, above: int, vectors: int, mixing: np.ndarray
+) -> None:
+    """T' = mixing_x ((west + east) + ratio (south + north)) + keep T, along a row.
+
+    mixing holds mixing_x, ratio = mixing_y / mixing_x and keep = 1 - 2 (mixing_x + mixing_y).
+    """
+    not_inlined()
+    n = lanes(w)
+    mixing_x, ratio, keep = splat(w, mixing[0]), splat(w, mixing[1]), splat(w, mixing[2])
+    west, here = load(w, old - n), load(w, old)
+    for j in range(0, vectors * n, n):
+        east = load(w, old + j + n)
+        vertical = load(w, below + j) + load(w, above + j)
+        around = fma(ratio, vertical, west + east)
+        store(w, new + j, fma(mixing_x, around, keep * here))
+        west, here = here, east
+
+
+@njit(nogil=True, cache=True)
+def conduct_varying(
+    w: np.ndarray,
+    new: int,
+    below: int,
+    old: int,
+    above: int,
+    vectors: int,
+    south_face: int,
+    north_face: int,
+    east_face: int,
+) -> None:
+    """T' = T + ((flux_east - flux_west) + (flux_north - flux_south)), along a row.
+
+    A flux to the east or north is face (T there - T); each is computed once for both its nodes,
+    or by the same operations, so that what one node loses the other one gets.
+    """
+    not_inlined()
+    n = lanes(w)
+    here = load(w, old)
+    flux_west = load(w, east_face - n) * (here - load(w, old - n))
+    for j in range(0, vectors * n, n):
+        east = load(w, old + j + n)
+        flux_east = load(w, east_face + j) * (east - here)
+        flux_north = load(w, north_face + j) * (load(w, above + j) - here)
+        flux_south = load(w, south_face + j) * (here - load(w, below + j))
+        change = (flux_east - flux_west) + (flux_north - flux_south)
+        store(w, new + j, here + change)
+        flux_west, here = flux_east, east
+
+
+@njit(nogil=True, cache=True)
+def heat_up(w: np.ndarray, new: int, source: int, vectors: int) -> None:
+    """Add the source to a row."""
+    not_inlined()
+    n = lanes(w)
+    for j in range(0, vectors * n, n):
+        store(w, new + j, load(w, new + j) + load(w, source + j))
+
+
+@njit(nogil=True, cache=True)
+def reflect(
+    w: np.ndarray, ghost: int, inner: int, edge: int, gain: int, loss: int, vectors: int
+) -> None:
+    """T_ghost = T_inner + gain - loss T_edge, along the row beyond the bottom or the top."""
+    not_inlined()
+    n = lanes(w)
+    for j in range(0, vectors * n, n):
+        added = load(w, inner + j) + load(w, gain + j)
+        store(w, ghost + j, added - load(w, loss + j) * load(w, edge + j))
+
+
+@njit(nogil=True, cache=True)
+def copy_row(w: np.ndarray, new: int, old: int, vectors: int) -> None:
+    """Copy a row with its neighbours."""
+    not_inlined()
+    n = lanes(w)
+    for j in range(-n, vectors * n + n, n):
+        store(w, new + j, load(w, old + j))
