@@ -44,7 +44,7 @@ PATIENCE = 20_000  # looks at one's own pieces before others' are done, too
 WORD = 8  # distance of two atomic words: a cache line
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def advance_piece(
     field: Field,
     steps: np.ndarray,
@@ -83,7 +83,7 @@ def advance_piece(
     return mine
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def carry_out(
     field: Field,
     steps: np.ndarray,
@@ -97,7 +97,6 @@ def carry_out(
     frames: np.ndarray,
 ) -> None:
     """Carry out pass `number` of a piece: 0 lays it out, the last one writes it into the plate."""
-    not_inlined()
     layout, p = field.layout, number - 1
     first, last = band * layout.rows // layout.bands, (band + 1) * layout.rows // layout.bands
     scratch, is_narrow = layout.scratch + me * layout.scratch_size, layout.margin == 0
@@ -144,7 +143,6 @@ def copy_piece(
     to: np.ndarray, plate: np.ndarray, first: int, last: int, start: int, stop: int
 ) -> None:
     """Copy rows first to last - 1 and columns start to stop - 1."""
-    not_inlined()
     for i in range(first, last):
         for j in range(start, stop):
             to[i, j] = plate[i, j]

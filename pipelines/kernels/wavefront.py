@@ -194,10 +194,9 @@ def lay_out(field: Field, task: Pass) -> None:
             lay_out_row(field, task, gains + (2 + side) * step, stencil.loss_y, side)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def lay_out_row(field: Field, task: Pass, row: int, numbers: np.ndarray, i: int) -> None:
     """Interleave numbers[i] of a strip, with its margins."""
-    not_inlined()
     layout = field.layout
     start = first_column(layout, task.strip) - layout.margin
     wraps = field.stencil.edges[2] == PERIODIC
@@ -205,12 +204,11 @@ def lay_out_row(field: Field, task: Pass, row: int, numbers: np.ndarray, i: int)
     pack(field.w, row, layout.vectors, numbers, i, start, wraps, room)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def close(
     w: np.ndarray, new: int, old: int, i: int, layout: Layout, stencil: Stencil, end: np.ndarray
 ) -> None:
     """Complete row i after its update: neighbours of the outer vectors, edge nodes, ghosts."""
-    not_inlined()
     n, count = lanes(w), layout.vectors * lanes(w)
     store(w, new - n, from_left(load(w, new + count - n)))
     store(w, new + count, from_right(load(w, new)))
@@ -257,10 +255,9 @@ def within(r: int, rows: int) -> int:
     return r - rows if r >= rows else r
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def update_row(field: Field, task: Pass, s: int, r: int) -> int:
     """Take row r from step s - 1 to step s, and return where it is."""
-    not_inlined()
     w, layout, stencil = field.w, field.layout, field.stencil
     i, step, rows = within(r, layout.rows), layout.stride, layout.rows
     new, old = row_at(layout, task, s, r, i), row_at(layout, task, s - 1, r, i)
