@@ -8,20 +8,20 @@ and what one node loses the next one gets.
 import numpy as np
 from numba import njit
 
-from pipelines.kernels.simd import fma, lanes, load, not_inlined, splat, store
+from pipelines.kernels.simd import fma, lanes, load, splat, store
 
 
 @njit(nogil=True, cache=True)
 def conduct_uniform(
-    w: np.ndarray, new: int, below: int, old: int, above: int, vectors: int, mixing: np.ndarray
+    w: np.ndarray, new: int, below: int, old: int, above: int, vectors: int, mixing: int
 ) -> None:
     """T' = mixing_x ((west + east) + ratio (south + north)) + keep T, along a row.
 
-    mixing holds mixing_x, ratio = mixing_y / mixing_x and keep = 1 - 2 (mixing_x + mixing_y).
+    At w[mixing] are mixing_x, ratio = mixing_y / mixing_x and keep = 1 - 2 (mixing_x + mixing_y).
     """
-    not_inlined()
     n = lanes(w)
-    mixing_x, ratio, keep = splat(w, mixing[0]), splat(w, mixing[1]), splat(w, mixing[2])
+    mixing_x, ratio = splat(w, w[mixing]), splat(w, w[mixing + 1])
+    keep = splat(w, w[mixing + 2])
     west, here = load(w, old - n), load(w, old)
     for j in range(0, vectors * n, n):
         east = load(w, old + j + n)
@@ -48,7 +48,6 @@ def conduct_varying(
     A flux to the east or north is face (T there - T); each is computed once for both its nodes,
     or by the same operations, so that what one node loses the other one gets.
     """
-    not_inlined()
     n = lanes(w)
     here = load(w, old)
     flux_west = load(w, east_face - n) * (here - load(w, old - n))
@@ -65,7 +64,6 @@ def conduct_varying(
 @njit(nogil=True, cache=True)
 def heat_up(w: np.ndarray, new: int, source: int, vectors: int) -> None:
     """Add the source to a row."""
-    not_inlined()
     n = lanes(w)
     for j in range(0, vectors * n, n):
         store(w, new + j, load(w, new + j) + load(w, source + j))
@@ -76,7 +74,6 @@ def reflect(
     w: np.ndarray, ghost: int, inner: int, edge: int, gain: int, loss: int, vectors: int
 ) -> None:
     """T_ghost = T_inner + gain - loss T_edge, along the row beyond the bottom or the top."""
-    not_inlined()
     n = lanes(w)
     for j in range(0, vectors * n, n):
         added = load(w, inner + j) + load(w, gain + j)
@@ -86,7 +83,6 @@ def reflect(
 @njit(nogil=True, cache=True)
 def copy_row(w: np.ndarray, new: int, old: int, vectors: int) -> None:
     """Copy a row with its neighbours."""
-    not_inlined()
     n = lanes(w)
     for j in range(-n, vectors * n + n, n):
         store(w, new + j, load(w, old + j))

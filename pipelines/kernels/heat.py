@@ -20,37 +20,36 @@ from pipelines.kernels.simd import (
     aligned,
     draw_word,
     let_others_run,
-    not_inlined,
     read_word,
     take_word,
     write_word,
 )
 from pipelines.kernels.stencil import Stencil, Stencils
 from pipelines.kernels.wavefront import (
-    Field,
+    Layout,
     Pass,
     deliver,
     first_column,
     lay_out,
-    make_ends,
+    lay_out_numbers,
     make_layout,
     make_passes,
     sweep,
     take_in,
-    weights,
 )
 
 PATIENCE = 20_000  # looks at one's own pieces before others' are done, too
 WORD = 8  # distance of two atomic words: a cache line
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, cache=True)
 def advance_piece(
-    field: Field,
+    w: np.ndarray,
+    layout: Layout,
+    stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
-    progress: np.ndarray,
-    busy: np.ndarray,
+    words: np.ndarray,
     piece: int,
     me: int,
     plate: np.ndarray,
@@ -59,45 +58,47 @@ def advance_piece(
 ) -> bool:
     """Take a piece through its next pass, if those around it are so far and nobody is at it.
 
-    progress and busy hold an atomic word a piece: how many passes it has behind it, and whether
-    somebody is at it. Before the first pass of `steps` comes one that lays the piece out, after
-    the last one another that writes it into the plate.
+    words holds two atomic words a piece: how many passes it has behind it, and whether somebody is
+    at it. Before the first pass of `steps` comes one that lays the piece out, after the last one
+    another that writes it into the plate.
     """
-    layout = field.layout
     strips, bands = layout.strips, layout.bands
-    number = read_word(progress, piece * WORD)
+    progress, busy = 2 * WORD * piece, 2 * WORD * piece + WORD
+    number = read_word(words, progress)
     if number > steps.size + 1:
         return False
     band, k = piece // strips, piece % strips
-    for b in (band - 1 + bands) % bands, (band + 1) % bands, band:
-        for beside in (k - 1 + strips) % strips, (k + 1) % strips, k:
-            if read_word(progress, (b * strips + beside) * WORD) < number:
+    for b in range(band - 1, band + 2):
+        for beside in range(k - 1, k + 2):
+            other = (b + bands) % bands * strips + (beside + strips) % strips
+            if read_word(words, 2 * WORD * other) < number:
                 return False
-    if not take_word(busy, piece * WORD):
+    if not take_word(words, busy):
         return False
-    mine = read_word(progress, piece * WORD) == number  # or somebody was quicker
-    if mine:
-        carry_out(field, steps, frame, number, band, k, me, plate, spare, frames)
-        write_word(progress, piece * WORD, number + 1)
-    write_word(busy, piece * WORD, 0)
-    return mine
+    is_mine = read_word(words, progress) == number  # or somebody was quicker
+    if is_mine:
+        carry_out(w, layout, stencil, steps, frame, number, piece, me, plate, spare, frames)
+        write_word(words, progress, number + 1)
+    write_word(words, busy, 0)
+    return is_mine
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, cache=True)
 def carry_out(
-    field: Field,
+    w: np.ndarray,
+    layout: Layout,
+    stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
     number: int,
-    band: int,
-    k: int,
+    piece: int,
     me: int,
     plate: np.ndarray,
     spare: np.ndarray,
     frames: np.ndarray,
 ) -> None:
     """Carry out pass `number` of a piece: 0 lays it out, the last one writes it into the plate."""
-    layout, p = field.layout, number - 1
+    band, k, p = piece // layout.strips, piece % layout.strips, number - 1
     first, last = band * layout.rows // layout.bands, (band + 1) * layout.rows // layout.bands
     scratch, is_narrow = layout.scratch + me * layout.scratch_size, layout.margin == 0
     origin = target = -1
@@ -106,33 +107,33 @@ def carry_out(
         origin, target = layout.plates + (1 - number % 2) * size, layout.plates + number % 2 * size
     task = Pass(k, first, last, steps[p] if 0 <= p < steps.size else 0, origin, target, scratch)
     start, stop = first_column(layout, k), first_column(layout, k + 1)
+    result = plate
     if number == 0:
-        lay_out(field, task)
+        lay_out(w, layout, task, stencil)
         if is_narrow:
             for i in range(first, last):
-                take_in(field, task, target + i * layout.stride, plate, i)
+                take_in(w, layout, task, target + i * layout.stride, plate, i)
         if frames.shape[0] and frame[steps.size] == 0:
             copy_piece(frames[0], plate, first, last, start, stop)
-    elif p < steps.size:
+        return
+    if p < steps.size:
         before = plate if p == 0 else place_of_result(p - 1, frame, plate, spare, frames)
         result = place_of_result(p, frame, plate, spare, frames)
-        sweep(field, task, before, result)
-        if is_narrow and frames.shape[0] and frame[p] >= 0:
-            for i in range(first, last):
-                deliver(field, task, target + i * layout.stride, frames[frame[p]], i)
-    elif is_narrow:
+        sweep(w, layout, task, before, result)
+    if is_narrow and (p == steps.size or (frames.shape[0] and frame[p] >= 0)):
+        row = origin if p == steps.size else target
         for i in range(first, last):
-            deliver(field, task, origin + i * layout.stride, plate, i)
-    elif steps.size:
-        result = place_of_result(steps.size - 1, frame, plate, spare, frames)
-        copy_piece(plate, result, first, last, start, stop)
+            deliver(w, layout, task, row + i * layout.stride, result, i)
+    elif p == steps.size > 0:
+        done = place_of_result(p - 1, frame, plate, spare, frames)
+        copy_piece(plate, done, first, last, start, stop)
 
 
 @njit(nogil=True, cache=True)
 def place_of_result(
     p: int, frame: np.ndarray, plate: np.ndarray, spare: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
-    """Return where pass p of a wide plate goes: to its frame, else to and fro."""
+    """Return where pass p goes: to its frame, else, of a wide plate, to and fro."""
     if frames.shape[0] and frame[p] >= 0:
         return frames[frame[p]]
     return spare if p % 2 == 0 else plate
@@ -150,11 +151,12 @@ def copy_piece(
 
 @njit(nogil=True, cache=True)
 def labour(
-    field: Field,
+    w: np.ndarray,
+    layout: Layout,
+    stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
-    progress: np.ndarray,
-    busy: np.ndarray,
+    words: np.ndarray,
     me: int,
     workers: int,
     plate: np.ndarray,
@@ -166,68 +168,67 @@ def labour(
     If for a while nothing of one's own can go on, others' pieces are done: the system may have
     fewer threads for us than there are workers, or may have put one to sleep.
     """
-    not_inlined()
-    pieces, looks = field.layout.strips * field.layout.bands, 0
-    first, last = me * pieces // workers, (me + 1) * pieces // workers
+    pieces, looks = layout.strips * layout.bands, 0
+    mine, end = me * pieces // workers, (me + 1) * pieces // workers
+    first, last = mine, end
     is_done = False
     while not is_done:
         is_done, has_moved = True, False
         for piece in range(first, last):
-            if advance_piece(field, steps, frame, progress, busy, piece, me, plate, spare, frames):
+            if advance_piece(
+                w, layout, stencil, steps, frame, words, piece, me, plate, spare, frames
+            ):
                 has_moved = True
-            if read_word(progress, piece * WORD) <= steps.size + 1:
+            if mine <= piece < end and read_word(words, 2 * WORD * piece) <= steps.size + 1:
                 is_done = False
         looks = 0 if has_moved else looks + 1
-        if looks > PATIENCE and not is_done:
-            for piece in range(pieces):
-                advance_piece(field, steps, frame, progress, busy, piece, me, plate, spare, frames)
+        first, last = mine, end
+        if looks > PATIENCE:
+            first, last = 0, pieces
             let_others_run()
 
 
-@njit(nogil=True, cache=True)
-def march(
-    w: np.ndarray, plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray
+@njit(nogil=True, cache=True, parallel=True)
+def labour_parallel(
+    w: np.ndarray,
+    layout: Layout,
+    stencil: Stencil,
+    steps: np.ndarray,
+    frame: np.ndarray,
+    words: np.ndarray,
+    workers: int,
+    plate: np.ndarray,
+    spare: np.ndarray,
+    frames: np.ndarray,
 ) -> None:
-    """Advance a plate on one thread; w is as large as its layout says."""
-    not_inlined()
-    layout = make_layout(plate, stencil, 1)
-    steps, frame = make_passes(kept, layout.depth)
-    field = Field(w, layout, stencil, weights(stencil, plate), make_ends(w, layout, stencil))
-    pieces = layout.strips * layout.bands * WORD
-    progress, busy = np.zeros(pieces, np.int64), np.zeros(pieces, np.int64)
-    spare = np.empty(plate.shape if layout.margin else (0, 0), plate.dtype)
-    labour(field, steps, frame, progress, busy, 0, 1, plate, spare, frames)
+    """Share the pieces among so many threads."""
+    for me in prange(workers):
+        labour(w, layout, stencil, steps, frame, words, me, workers, plate, spare, frames)
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def march_parallel(
-    plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray, workers: int
+def labour_many(
+    room: np.ndarray,
+    layout: Layout,
+    stencils: Stencils,
+    steps: np.ndarray,
+    frame: np.ndarray,
+    words: np.ndarray,
+    drawn: np.ndarray,
+    workers: int,
+    plates: np.ndarray,
+    spares: np.ndarray,
+    frames: np.ndarray,
 ) -> None:
-    """Advance a plate on so many threads."""
-    layout = make_layout(plate, stencil, workers)
-    w = aligned(layout.size, plate)
-    steps, frame = make_passes(kept, layout.depth)
-    mixing, ends = weights(stencil, plate), make_ends(w, layout, stencil)
-    pieces = layout.strips * layout.bands * WORD
-    progress, busy = np.zeros(pieces, np.int64), np.zeros(pieces, np.int64)
-    spare = np.empty(plate.shape if layout.margin else (0, 0), plate.dtype)
+    """Draw runs on so many threads, and advance each on one."""
     for me in prange(workers):
-        field = Field(w, make_layout(plate, stencil, workers), stencil, mixing, ends)
-        labour(field, steps, frame, progress, busy, me, workers, plate, spare, frames)
-
-
-@njit(nogil=True, cache=True, parallel=True)
-def march_many(plates: np.ndarray, stencils: Stencils, steps: int, workers: int) -> None:
-    """Advance many plates, each on one thread."""
-    size = make_layout(plates[0], one_of(stencils, 0), 1).size
-    room = aligned(workers * size, plates)
-    kept, none = np.full(1, steps), np.empty((0, 1, 1), plates.dtype)
-    drawn = np.zeros(1, np.int64)
-    for me in prange(workers):
-        w = room[me * size : (me + 1) * size]
         run = draw_word(drawn, 0)
         while run < plates.shape[0]:
-            march(w, plates[run], one_of(stencils, run), kept, none)
+            w = room[me * layout.size : (me + 1) * layout.size]
+            words[me] = 0
+            one = one_of(stencils, run)
+            lay_out_numbers(w, layout, one)
+            labour(w, layout, one, steps, frame, words[me], 0, 1, plates[run], spares[me], frames)
             run = draw_word(drawn, 0)
 
 
@@ -251,10 +252,6 @@ def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
     history_parallel(plate, stencil, np.full(1, steps), _no_frames(plate))
 
 
-def _no_frames(plate: np.ndarray) -> np.ndarray:
-    return np.empty((0, 1, 1), plate.dtype)
-
-
 def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray) -> None:
     """Advance a plate and keep it on the way, on one thread.
 
@@ -269,15 +266,23 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     frames
         (frame, y, x), of the plate's kind: filled with what it is then.
     """
-    w = aligned(make_layout(plate, stencil, 1).size, plate)
-    march(w, plate, stencil, kept, frames)
+    layout = make_layout(plate, stencil, 1)
+    w, words, spare = aligned(layout.size, plate), _words(layout), _spare(layout, plate)
+    steps, frame = make_passes(kept, layout.depth)
+    lay_out_numbers(w, layout, stencil)
+    labour(w, layout, stencil, steps, frame, words, 0, 1, plate, spare, frames)
 
 
 def history_parallel(
     plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray
 ) -> None:
     """Advance a plate and keep it on the way, on as many threads as numba may use here."""
-    march_parallel(plate, stencil, kept, frames, numba.get_num_threads())
+    workers = numba.get_num_threads()
+    layout = make_layout(plate, stencil, workers)
+    w, words, spare = aligned(layout.size, plate), _words(layout), _spare(layout, plate)
+    steps, frame = make_passes(kept, layout.depth)
+    lay_out_numbers(w, layout, stencil)
+    labour_parallel(w, layout, stencil, steps, frame, words, workers, plate, spare, frames)
 
 
 def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
@@ -285,5 +290,25 @@ def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
 
     No thread waits for another one: the way to compute more plates than there are cores.
     """
-    if len(plates):
-        march_many(plates, stencils, steps, min(numba.get_num_threads(), len(plates)))
+    if not len(plates):
+        return
+    workers = min(numba.get_num_threads(), len(plates))
+    layout = make_layout(plates[0], one_of(stencils, 0), 1)
+    room = aligned(workers * layout.size, plates)
+    words = np.stack([_words(layout)] * workers)
+    spares = np.stack([_spare(layout, plates[0])] * workers)
+    passes = make_passes(np.full(1, steps), layout.depth)
+    drawn, frames = np.zeros(1, np.int64), _no_frames(plates)
+    labour_many(room, layout, stencils, *passes, words, drawn, workers, plates, spares, frames)
+
+
+def _no_frames(plate: np.ndarray) -> np.ndarray:
+    return np.empty((0, 1, 1), plate.dtype)
+
+
+def _words(layout: Layout) -> np.ndarray:
+    return np.zeros(2 * WORD * layout.strips * layout.bands, np.int64)
+
+
+def _spare(layout: Layout, plate: np.ndarray) -> np.ndarray:
+    return np.empty(plate.shape if layout.margin else (0, 0), plate.dtype)

@@ -7,43 +7,33 @@ lane the next vector holds the neighbours to the right, without a load across tw
 last stand two more, of the neighbours of theirs.
 
 In the work array `w`, 1-D, a row is named by the index of its first number; the vector before it
-is in front of that. See `stride` for the room that a row takes.
+is in front of that. From one row to the next it is `vectors` + 2 vectors.
 """
 
 import numpy as np
 from numba import njit
 
-from pipelines.kernels.simd import from_left, from_right, lanes, load, not_inlined, store, transpose
+from pipelines.kernels.simd import from_left, from_right, lanes, load, store, transpose
 
 
-@njit(nogil=True, cache=True)
-def stride(w: np.ndarray, vectors: int) -> int:
-    """Return the distance from one row to the next."""
-    return int((vectors + 2) * lanes(w))
+def place(n: int, vectors: int, e: int) -> int:
+    """Return where number e of a row is, relative to the row, of vectors of n lanes.
 
-
-@njit(nogil=True, cache=True)
-def place(w: np.ndarray, vectors: int, e: int) -> int:
-    """Return where number e of a row is, from -1 (before the first) on, relative to the row."""
-    n = lanes(w)
+    e is between -1, the number before the first one, and n vectors, that after the last.
+    """
     if e < 0:
-        return int(-n)
-    if e >= vectors * n:
-        return int(vectors * n + n - 1)
-    return int(e % vectors * n + e // vectors)
+        return -n
+    return vectors * n + n - 1 if e == vectors * n else e % vectors * n + e // vectors
 
 
-@njit(nogil=True, cache=True)
-def twin(w: np.ndarray, vectors: int, e: int) -> int:
+def twin(n: int, vectors: int, e: int) -> int:
     """Return where the same number stands once more, as some vector's neighbour, or its place."""
-    n = lanes(w)
-    if 0 <= e < vectors * n:
-        lane = e // vectors
-        if e % vectors == 0 and lane > 0:
-            return int(vectors * n + lane - 1)
-        if e % vectors == vectors - 1 and lane < n - 1:
-            return int(-n + lane + 1)
-    return place(w, vectors, e)
+    lane = e // vectors
+    if e % vectors == 0 and 0 < lane < n:
+        return vectors * n + lane - 1
+    if e % vectors == vectors - 1 and 0 <= lane < n - 1:
+        return -n + lane + 1
+    return place(n, vectors, e)
 
 
 @njit(nogil=True, cache=True)
@@ -62,7 +52,6 @@ def pack(
     Before column 0 and after the last one stand those of the other end if it wraps, else the
     outermost number again. At w[room] is room for a row.
     """
-    not_inlined()
     n, columns = lanes(w), numbers.shape[1]
     count = vectors * n
     inside, outside = max(0, -start), min(count, columns - start)
@@ -107,7 +96,6 @@ def unpack(
     room: int,
 ) -> None:
     """Write a row's numbers, from number `skip` on, to numbers[i, start : start + count]."""
-    not_inlined()
     n = lanes(w)
     if vectors >= n:
         for j in range(0, vectors - n + 1, n):

@@ -307,17 +307,6 @@ def draw_word(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def not_inlined(typing: Any) -> Any:
-    """Keep the function that says this out of its callers: LLVM optimises it once, not in each."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
 def let_others_run(typing: Any) -> Any:
     """Give the rest of this thread's time slice to others (POSIX sched_yield)."""
 
@@ -328,7 +317,6 @@ def let_others_run(typing: Any) -> Any:
     return types.void(), generate
 
 
-@numba.njit(nogil=True, cache=True)
 def aligned(count: int, like: np.ndarray) -> np.ndarray:
     """Return so many zeros of an array's kind whose first one is at a multiple of 64 bytes."""
     size = like.itemsize

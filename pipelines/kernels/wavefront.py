@@ -5,6 +5,9 @@ step s is two rows ahead. In one pass a band of rows, of one strip of columns, i
 `Layout.depth` steps ahead; beyond the band, and beyond the strip, it is computed with a margin that
 gets narrower by one node a step, because others compute the same there.
 
+All numbers of a plate on its way are in one work array `w`, and its `Layout` says where: to count
+references to arrays of their own would take longer than a row of a narrow plate does.
+
 A narrow plate is one strip, interleaved (`rows.py`) as a whole from the first step to the last; of
 a wide one, strips are interleaved row by row as a pass meets them, and come out of it as they were.
 """
@@ -22,7 +25,7 @@ from pipelines.kernels.conduction import (
     reflect,
 )
 from pipelines.kernels.rows import pack, place, twin, unpack
-from pipelines.kernels.simd import from_left, from_right, lanes, load, not_inlined, store
+from pipelines.kernels.simd import BYTES, from_left, from_right, lanes, load, store
 from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 
 BEHIND = 2  # rows from one step to the next: what was just stored is not read at once
@@ -32,6 +35,31 @@ NARROW = 40  # vectors of a row that is interleaved as a whole, at most
 NARROW_DEPTH = 5  # steps in one pass
 DEPTH = 8
 STRIP = 16  # vectors of a strip, its margins not counted
+
+
+class End(NamedTuple):
+    """An end of a strip's rows, at the left or right edge of the plate.
+
+    strip
+        Which one; -1 if no row ends there, because the plate goes on periodically.
+    kind
+        FIXED, OPEN or PERIODIC.
+    edge, edge_twin, ghost, ghost_twin, inner, opposite
+        Where the edge node is, the node beyond, the one inside, and the node at the other edge:
+        see `rows.place` and `rows.twin`.
+    gain
+        Where that of row 0 is in the work array; the loss is 2 `Layout.rows` numbers behind it.
+    """
+
+    strip: int
+    kind: int
+    edge: int
+    edge_twin: int
+    ghost: int
+    ghost_twin: int
+    inner: int
+    opposite: int
+    gain: int
 
 
 class Layout(NamedTuple):
@@ -46,6 +74,16 @@ class Layout(NamedTuple):
         Of a strip's row: see `rows.py`; columns of a margin.
     depth
         Steps in one pass, at most.
+    bottom, top
+        Kinds of these edges.
+    wraps
+        Whether left and right are periodic.
+    varies, heats
+        Whether faces differ, and whether there is a source.
+    left_strip, ... right_gain
+        Ends of the rows: see `End`. (numba hands no tuple in a tuple to its threads.)
+    mixing
+        What `conduct_uniform` takes.
     north, east, source, gains
         Rows of strip 0: of `Stencil`, and four rows, gain of bottom and top, loss of bottom and
         top. Those of the other strips follow, `rows` or 4 rows each.
@@ -65,6 +103,30 @@ class Layout(NamedTuple):
     stride: int
     margin: int
     depth: int
+    bottom: int
+    top: int
+    wraps: bool
+    varies: bool
+    heats: bool
+    left_strip: int
+    left_kind: int
+    left_edge: int
+    left_edge_twin: int
+    left_ghost: int
+    left_ghost_twin: int
+    left_inner: int
+    left_opposite: int
+    left_gain: int
+    right_strip: int
+    right_kind: int
+    right_edge: int
+    right_edge_twin: int
+    right_ghost: int
+    right_ghost_twin: int
+    right_inner: int
+    right_opposite: int
+    right_gain: int
+    mixing: int
     north: int
     east: int
     source: int
@@ -73,20 +135,6 @@ class Layout(NamedTuple):
     scratch: int
     scratch_size: int
     size: int
-
-
-class Field(NamedTuple):
-    """A plate and its stencil, laid out in the work array `w`.
-
-    mixing (3,) is what `conduct_uniform` takes; ends (strip, 2, 7) says where the edge nodes and
-    the ghosts of a row are: see `make_ends`.
-    """
-
-    w: np.ndarray
-    layout: Layout
-    stencil: Stencil
-    mixing: np.ndarray
-    ends: np.ndarray
 
 
 class Pass(NamedTuple):
@@ -105,36 +153,98 @@ class Pass(NamedTuple):
     scratch: int
 
 
-@njit(nogil=True, cache=True)
 def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> Layout:
-    """Return where things will stand."""
-    not_inlined()
+    """Return where things will stand; of `Stencils`, for each of the runs."""
     rows, columns = plate.shape
-    n = 64 // plate.itemsize
+    n = BYTES // plate.itemsize
     is_narrow = columns <= NARROW * n
     if is_narrow:
         depth, strips, margin = min(NARROW_DEPTH, rows), 1, 0
         bands = max(1, min(workers, rows // (2 * depth)))
     else:
         depth = margin = min(DEPTH, rows)
-        strips = (columns + STRIP * n - 1) // (STRIP * n)
+        strips = -(-columns // (STRIP * n))
         bands = max(1, min(4 * workers // strips, rows // (8 * depth)))
-    widest = (columns + strips - 1) // strips + 2 * margin
-    vectors = max(2, (widest + n - 1) // n)
-    step = (vectors + 2) * n
-    table = step * rows * strips
-    north = n
-    east = north + (table if stencil.north.size else 0)
-    source = east + (table if stencil.east.size else 0)
-    gains = source + (table if stencil.source.size else 0)
-    plates = gains + 4 * strips * step
-    scratch = plates + (2 * rows * step if is_narrow else 0)
-    scratch_size = (depth * KEPT + 3) * step
-    size = scratch + workers * scratch_size
-    return Layout(
-        rows, columns, strips, bands, vectors, step, margin, depth,
-        north, east, source, gains, plates, scratch, scratch_size, size,
+    vectors = max(2, -(-(-(-columns // strips) + 2 * margin) // n))
+    stride = (vectors + 2) * n
+    bottom, top, left, right = (int(kind) for kind in stencil.edges)
+    sizes = {
+        "mixing": n,
+        "sides": -(-4 * rows // n) * n,
+        "": n,  # a row has a vector before its first
+        "north": stride * rows * strips if stencil.north.size else 0,
+        "east": stride * rows * strips if stencil.east.size else 0,
+        "source": stride * rows * strips if stencil.source.size else 0,
+        "gains": 4 * strips * stride,
+        "plates": 2 * rows * stride if is_narrow else 0,
+        "scratch": workers * (depth * KEPT + 3) * stride,
+    }
+    ends = np.cumsum(list(sizes.values())).tolist()
+    starts = dict(zip(sizes, [0, *ends], strict=False))
+    sides, size = starts.pop("sides"), ends[-1]
+    del starts[""]
+    last = strips - 1
+    right_edge = margin + columns - last * columns // strips - 1
+    ends_here = left != PERIODIC or margin == 0
+    at_left = End(
+        0 if ends_here else -1, left, *places(n, vectors, margin, -1),
+        place(n, vectors, right_edge), sides,
     )  # fmt: skip
+    at_right = End(
+        last if ends_here else -1, right, *places(n, vectors, right_edge, 1),
+        place(n, vectors, margin), sides + rows,
+    )  # fmt: skip
+    return Layout(
+        rows=rows, columns=columns, strips=strips, bands=bands, vectors=vectors, stride=stride,
+        margin=margin, depth=depth, bottom=bottom, top=top, wraps=left == PERIODIC,
+        varies=stencil.east.size > 0, heats=stencil.source.size > 0,
+        **{f"left_{name}": value for name, value in at_left._asdict().items()},
+        **{f"right_{name}": value for name, value in at_right._asdict().items()},
+        scratch_size=(depth * KEPT + 3) * stride, size=size, **starts,
+    )  # fmt: skip
+
+
+def places(n: int, vectors: int, edge: int, out: int) -> tuple[int, int, int, int, int]:
+    """Return where an edge node and its ghost are, each twice, and the node inside."""
+    return (
+        place(n, vectors, edge),
+        twin(n, vectors, edge),
+        place(n, vectors, edge + out),
+        twin(n, vectors, edge + out),
+        place(n, vectors, edge - out),
+    )
+
+
+@njit(nogil=True, cache=True)
+def left_end(layout: Layout) -> End:
+    """Return the ends at the left edge."""
+    return End(
+        layout.left_strip,
+        layout.left_kind,
+        layout.left_edge,
+        layout.left_edge_twin,
+        layout.left_ghost,
+        layout.left_ghost_twin,
+        layout.left_inner,
+        layout.left_opposite,
+        layout.left_gain,
+    )
+
+
+@njit(nogil=True, cache=True)
+def right_end(layout: Layout) -> End:
+    """Return the ends at the right edge."""
+    return End(
+        layout.right_strip,
+        layout.right_kind,
+        layout.right_edge,
+        layout.right_edge_twin,
+        layout.right_ghost,
+        layout.right_ghost_twin,
+        layout.right_inner,
+        layout.right_opposite,
+        layout.right_gain,
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -143,95 +253,90 @@ def first_column(layout: Layout, k: int) -> int:
     return int(k * layout.columns // layout.strips)
 
 
-# What is at the two ends of a strip: columns of the table `ends` (strip, side, ...).
-KIND, EDGE, EDGE_TWIN, GHOST, GHOST_TWIN, INNER, OPPOSITE = range(7)
-NOTHING = -1  # an end inside of the plate, or one whose margin is the other side's columns
-
-
 @njit(nogil=True, cache=True)
-def make_ends(w: np.ndarray, layout: Layout, stencil: Stencil) -> np.ndarray:
-    """Return where the edge nodes and the ghosts of each strip's rows are (strip, 2, 7)."""
-    not_inlined()
-    ends = np.full((layout.strips, 2, 7), NOTHING, np.int64)
-    is_wide = layout.margin > 0
-    for side in range(2):
-        k = 0 if side == 0 else layout.strips - 1
-        width = layout.columns - first_column(layout, k) if side == 1 else 0
-        edge = layout.margin if side == 0 else layout.margin + width - 1
-        out = -1 if side == 0 else 1
-        kind = stencil.edges[2 + side]
-        if kind == PERIODIC and is_wide:
-            continue
-        end = ends[k, side]
-        end[KIND] = kind
-        end[EDGE] = place(w, layout.vectors, edge)
-        end[EDGE_TWIN] = twin(w, layout.vectors, edge)
-        end[GHOST] = place(w, layout.vectors, edge + out)
-        end[GHOST_TWIN] = twin(w, layout.vectors, edge + out)
-        end[INNER] = place(w, layout.vectors, edge - out)
-        opposite = layout.margin + layout.columns - 1 if side == 0 else layout.margin
-        end[OPPOSITE] = place(w, layout.vectors, opposite) if not is_wide else NOTHING
-    return ends
-
-
-@njit(nogil=True, cache=True)
-def lay_out(field: Field, task: Pass) -> None:
+def lay_out(w: np.ndarray, layout: Layout, task: Pass, stencil: Stencil) -> None:
     """Interleave what does not change from step to step, of a band of a strip."""
-    layout, stencil = field.layout, field.stencil
-    table, step = task.strip * layout.rows * layout.stride, layout.stride
-    gains = layout.gains + task.strip * 4 * step
-    for i in range(task.first, task.last):
-        row = table + i * step
-        if stencil.north.size:
-            lay_out_row(field, task, layout.north + row, stencil.north, i)
-        if stencil.east.size:
-            lay_out_row(field, task, layout.east + row, stencil.east, i)
-        if stencil.source.size:
-            lay_out_row(field, task, layout.source + row, stencil.source, i)
-    for side in range(2):
-        if (task.first, layout.rows - task.last)[side] == 0:
-            lay_out_row(field, task, gains + side * step, stencil.gain_y, side)
-            lay_out_row(field, task, gains + (2 + side) * step, stencil.loss_y, side)
-
-
-@njit(nogil=True, inline="always")
-def lay_out_row(field: Field, task: Pass, row: int, numbers: np.ndarray, i: int) -> None:
-    """Interleave numbers[i] of a strip, with its margins."""
-    layout = field.layout
-    start = first_column(layout, task.strip) - layout.margin
-    wraps = field.stencil.edges[2] == PERIODIC
-    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
-    pack(field.w, row, layout.vectors, numbers, i, start, wraps, room)
-
-
-@njit(nogil=True, inline="always")
-def close(
-    w: np.ndarray, new: int, old: int, i: int, layout: Layout, stencil: Stencil, end: np.ndarray
-) -> None:
-    """Complete row i after its update: neighbours of the outer vectors, edge nodes, ghosts."""
-    n, count = lanes(w), layout.vectors * lanes(w)
-    store(w, new - n, from_left(load(w, new + count - n)))
-    store(w, new + count, from_right(load(w, new)))
-    for side in range(2):
-        kind = end[side, KIND]
-        if kind == FIXED:
-            w[new + end[side, EDGE]] = w[old + end[side, EDGE]]
-            w[new + end[side, EDGE_TWIN]] = w[old + end[side, EDGE]]
-        elif kind != NOTHING:
-            add_ghost(w, new, i, side, stencil, end)
+    gains = layout.gains + task.strip * 4 * layout.stride
+    table = task.strip * layout.rows * layout.stride
+    for which in range(5):
+        at, numbers, first, last = gains, stencil.gain_y, 0, 2
+        if which == 1:
+            at, numbers = gains + 2 * layout.stride, stencil.loss_y
+        elif which > 1:
+            first, last = task.first, task.last
+            at, numbers = layout.north + table, stencil.north
+            if which == 3:
+                at, numbers = layout.east + table, stencil.east
+            elif which == 4:
+                at, numbers = layout.source + table, stencil.source
+        for i in range(first, min(last, numbers.shape[0])):
+            interleave(w, layout, task, at + i * layout.stride, numbers, i)
 
 
 @njit(nogil=True, cache=True)
-def add_ghost(
-    w: np.ndarray, row: int, i: int, side: int, stencil: Stencil, end: np.ndarray
+def lay_out_numbers(w: np.ndarray, layout: Layout, stencil: Stencil) -> None:
+    """Write what `conduct_uniform` takes, and gains and losses of the left and right edges."""
+    if not layout.varies:
+        w[layout.mixing] = stencil.mixing_x
+        w[layout.mixing + 1] = stencil.mixing_y / stencil.mixing_x
+        w[layout.mixing + 2] = 1.0 - 2.0 * (stencil.mixing_x + stencil.mixing_y)
+    for i in range(layout.rows):
+        w[layout.left_gain + i] = stencil.gain_x[0, i]
+        w[layout.right_gain + i] = stencil.gain_x[1, i]
+        w[layout.left_gain + 2 * layout.rows + i] = stencil.loss_x[0, i]
+        w[layout.right_gain + 2 * layout.rows + i] = stencil.loss_x[1, i]
+
+
+@njit(nogil=True, cache=True)
+def interleave(
+    w: np.ndarray, layout: Layout, task: Pass, row: int, numbers: np.ndarray, i: int
 ) -> None:
-    """Write the node beyond the left or right edge of row i."""
-    ghost = w[row + end[side, OPPOSITE]]
-    if end[side, KIND] == OPEN:
-        added = w[row + end[side, INNER]] + stencil.gain_x[side, i]
-        ghost = added - stencil.loss_x[side, i] * w[row + end[side, EDGE]]
-    w[row + end[side, GHOST]] = ghost
-    w[row + end[side, GHOST_TWIN]] = ghost
+    """Interleave numbers[i] of a strip, with its margins."""
+    start = first_column(layout, task.strip) - layout.margin
+    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
+    pack(w, row, layout.vectors, numbers, i, start, layout.wraps, room)
+
+
+@njit(nogil=True, cache=True)
+def take_in(w: np.ndarray, layout: Layout, task: Pass, row: int, plate: np.ndarray, i: int) -> None:
+    """Interleave row i of a plate (y, x), with what is beyond its edges."""
+    interleave(w, layout, task, row, plate, i)
+    if layout.left_strip == task.strip:
+        add_ghost(w, row, i, layout.rows, left_end(layout))
+    if layout.right_strip == task.strip:
+        add_ghost(w, row, i, layout.rows, right_end(layout))
+
+
+@njit(nogil=True, cache=True)
+def deliver(
+    w: np.ndarray, layout: Layout, task: Pass, row: int, result: np.ndarray, i: int
+) -> None:
+    """Write row i of a strip, without its margins, into a plate (y, x)."""
+    start = first_column(layout, task.strip)
+    count = first_column(layout, task.strip + 1) - start
+    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
+    unpack(w, row, layout.vectors, layout.margin, result, i, start, count, room)
+
+
+@njit(nogil=True, cache=True)
+def add_ghost(w: np.ndarray, row: int, i: int, rows: int, end: End) -> None:
+    """Write the node beyond an edge of row i: T_ghost = T_inner + gain - loss T_edge."""
+    ghost = w[row + end.opposite]
+    if end.kind == OPEN:
+        added = w[row + end.inner] + w[end.gain + i]
+        ghost = added - w[end.gain + 2 * rows + i] * w[row + end.edge]
+    w[row + end.ghost] = ghost
+    w[row + end.ghost_twin] = ghost
+
+
+@njit(nogil=True, cache=True)
+def finish(w: np.ndarray, new: int, old: int, i: int, rows: int, end: End) -> None:
+    """Complete an end of row i after its update."""
+    if end.kind == FIXED:
+        w[new + end.edge] = w[old + end.edge]
+        w[new + end.edge_twin] = w[old + end.edge]
+    else:
+        add_ghost(w, new, i, rows, end)
 
 
 @njit(nogil=True, cache=True)
@@ -255,15 +360,14 @@ def within(r: int, rows: int) -> int:
     return r - rows if r >= rows else r
 
 
-@njit(nogil=True, inline="always")
-def update_row(field: Field, task: Pass, s: int, r: int) -> int:
+@njit(nogil=True, cache=True)
+def update_row(w: np.ndarray, layout: Layout, task: Pass, s: int, r: int) -> int:
     """Take row r from step s - 1 to step s, and return where it is."""
-    w, layout, stencil = field.w, field.layout, field.stencil
-    i, step, rows = within(r, layout.rows), layout.stride, layout.rows
+    rows, step, vectors = layout.rows, layout.stride, layout.vectors
+    i = within(r, rows)
     new, old = row_at(layout, task, s, r, i), row_at(layout, task, s - 1, r, i)
-    bottom, top = stencil.edges[0], stencil.edges[1]
-    if (i == 0 and bottom == FIXED) or (i == rows - 1 and top == FIXED):
-        copy_row(w, new, old, layout.vectors)
+    if (i == 0 and layout.bottom == FIXED) or (i == rows - 1 and layout.top == FIXED):
+        copy_row(w, new, old, vectors)
         return new
     below = row_at(layout, task, s - 1, r - 1, within(r - 1, rows))
     above = row_at(layout, task, s - 1, r + 1, within(r + 1, rows))
@@ -271,110 +375,66 @@ def update_row(field: Field, task: Pass, s: int, r: int) -> int:
     north, south = table + i * step, table + within(i - 1, rows) * step
     ghost = task.scratch + layout.depth * KEPT * step
     gains = layout.gains + task.strip * 4 * step
-    if i == 0 and bottom == OPEN:
-        reflect(w, ghost, above, old, gains, gains + 2 * step, layout.vectors)
+    if i == 0 and layout.bottom == OPEN:
+        reflect(w, ghost, above, old, gains, gains + 2 * step, vectors)
         below, south = ghost, north
-    elif i == rows - 1 and top == OPEN:
-        reflect(w, ghost, below, old, gains + step, gains + 3 * step, layout.vectors)
+    elif i == rows - 1 and layout.top == OPEN:
+        reflect(w, ghost, below, old, gains + step, gains + 3 * step, vectors)
         above = ghost
-    if stencil.east.size:
+    if layout.varies:
         faces = layout.north + south, layout.north + north, layout.east + north
-        conduct_varying(w, new, below, old, above, layout.vectors, *faces)
+        conduct_varying(w, new, below, old, above, vectors, *faces)
     else:
-        conduct_uniform(w, new, below, old, above, layout.vectors, field.mixing)
-    if stencil.source.size:
-        heat_up(w, new, layout.source + north, layout.vectors)
-    close(w, new, old, i, layout, stencil, field.ends[task.strip])
+        conduct_uniform(w, new, below, old, above, vectors, layout.mixing)
+    if layout.heats:
+        heat_up(w, new, layout.source + north, vectors)
+    n, count = lanes(w), vectors * lanes(w)
+    store(w, new - n, from_left(load(w, new + count - n)))
+    store(w, new + count, from_right(load(w, new)))
+    if layout.left_strip == task.strip:
+        finish(w, new, old, i, rows, left_end(layout))
+    if layout.right_strip == task.strip:
+        finish(w, new, old, i, rows, right_end(layout))
     return new
 
 
 @njit(nogil=True, cache=True)
-def sweep(field: Field, task: Pass, plate: np.ndarray, result: np.ndarray) -> None:
+def sweep(w: np.ndarray, layout: Layout, task: Pass, plate: np.ndarray, result: np.ndarray) -> None:
     """Carry out a pass: the last step goes first, each one `BEHIND` rows behind the one before it.
 
     plate and result (y, x) are where rows come from and go to if they are not interleaved.
     """
-    not_inlined()
-    rows, steps = field.layout.rows, task.steps
+    rows, steps = layout.rows, task.steps
     lowest, highest = 0, rows
-    if field.stencil.edges[0] == PERIODIC:
+    if layout.bottom == PERIODIC:
         lowest, highest = -steps, rows + steps
     start, stop = max(task.first - steps + 1, lowest), min(task.last + steps - 1, highest)
-    if task.origin < 0:
-        for r in range(max(start - 1, lowest), start + 1):
-            fetch(field, task, plate, r)
+    fetched = max(start - 1, lowest)  # rows before it are interleaved
     for t in range(start, stop + BEHIND * (steps - 1)):
-        if task.origin < 0 and t + 1 < min(stop + 1, highest):
-            fetch(field, task, plate, t + 1)
+        while task.origin < 0 and fetched < min(t + 2, stop + 1, highest):
+            i = within(fetched, rows)
+            take_in(w, layout, task, row_at(layout, task, 0, fetched, i), plate, i)
+            fetched += 1
         for s in range(steps, 0, -1):
             r, ahead = t - BEHIND * (s - 1), steps - s
             if max(task.first - ahead, lowest) <= r < min(task.last + ahead, highest):
-                new = update_row(field, task, s, r)
+                new = update_row(w, layout, task, s, r)
                 if s == steps and task.origin < 0:
-                    deliver(field, task, new, result, r)
+                    deliver(w, layout, task, new, result, r)
 
 
-@njit(nogil=True, cache=True)
-def fetch(field: Field, task: Pass, plate: np.ndarray, r: int) -> None:
-    """Interleave row r of a plate (y, x), as it is before the first step."""
-    i = within(r, field.layout.rows)
-    take_in(field, task, row_at(field.layout, task, 0, r, i), plate, i)
-
-
-@njit(nogil=True, cache=True)
-def take_in(field: Field, task: Pass, row: int, plate: np.ndarray, i: int) -> None:
-    """Interleave row i of a plate, with what is beyond its edges."""
-    lay_out_row(field, task, row, plate, i)
-    for side in range(2):
-        if field.ends[task.strip, side, KIND] > FIXED:
-            add_ghost(field.w, row, i, side, field.stencil, field.ends[task.strip])
-
-
-@njit(nogil=True, cache=True)
-def deliver(field: Field, task: Pass, row: int, result: np.ndarray, i: int) -> None:
-    """Write row i of a strip, without its margins, into a plate (y, x)."""
-    not_inlined()
-    layout = field.layout
-    start = first_column(layout, task.strip)
-    count = first_column(layout, task.strip + 1) - start
-    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
-    unpack(field.w, row, layout.vectors, layout.margin, result, i, start, count, room)
-
-
-@njit(nogil=True, cache=True)
-def weights(stencil: Stencil, kind: np.ndarray) -> np.ndarray:
-    """Return mixing_x, mixing_y / mixing_x, and what a node keeps, of an array's kind (3,)."""
-    found = np.zeros(3, kind.dtype)
-    if stencil.east.size == 0:
-        found[0] = stencil.mixing_x
-        found[1] = stencil.mixing_y / stencil.mixing_x
-        found[2] = 1.0 - 2.0 * (stencil.mixing_x + stencil.mixing_y)
-    return found
-
-
-@njit(nogil=True, cache=True)
 def make_passes(kept: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps of each pass, at most `depth`, and the frame that each one ends at.
 
     kept are the frames' instants, in steps. A frame of -1 is none. Of the frames there is one more
-    than passes: the last one is 0 if frame 0 is the plate at the start.
+    than passes: the last one is 0 if frame 0 is the plate at the start, else -1.
     """
-    not_inlined()
-    count, before = 0, 0
-    for k in range(kept.size):
-        count += (kept[k] - before + depth - 1) // depth
-        before = kept[k]
-    steps, frame = np.zeros(count, np.int64), np.full(count + 1, -1, np.int64)
-    if kept.size and kept[0] == 0:
-        frame[count] = 0
-    at, before = 0, 0
-    for k in range(kept.size):
-        left = kept[k] - before
-        for more in range((left + depth - 1) // depth, 0, -1):
-            steps[at] = (left + more - 1) // more
-            left -= steps[at]
-            at += 1
-        if at > 0:
-            frame[at - 1] = k
-        before = kept[k]
-    return steps, frame
+    intervals = np.diff(kept, prepend=0)
+    counts = -(-intervals // depth)  # passes of each interval
+    ends = np.cumsum(counts)
+    frame = np.full(ends[-1] + 1, -1, np.int64)
+    frame[ends - 1] = np.arange(kept.size)  # of one at 0 steps: the last of all
+    which = np.repeat(np.arange(kept.size), counts)
+    place = np.arange(ends[-1]) - (ends - counts)[which]
+    least, more = intervals // np.maximum(counts, 1), intervals % np.maximum(counts, 1)
+    return least[which] + (place < more[which]), frame
