@@ -21,12 +21,12 @@ from pipelines.kernels.simd import (
     draw_word,
     let_others_run,
     read_word,
+    start_of,
     take_word,
     write_word,
 )
 from pipelines.kernels.stencil import Stencil, Stencils
 from pipelines.kernels.wavefront import (
-    Layout,
     Pass,
     deliver,
     first_column,
@@ -45,7 +45,7 @@ WORD = 8  # distance of two atomic words: a cache line
 @njit(nogil=True, cache=True)
 def advance_piece(
     w: np.ndarray,
-    layout: Layout,
+    layout: np.record,
     stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
@@ -86,7 +86,7 @@ def advance_piece(
 @njit(nogil=True, cache=True)
 def carry_out(
     w: np.ndarray,
-    layout: Layout,
+    layout: np.record,
     stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
@@ -152,7 +152,7 @@ def copy_piece(
 @njit(nogil=True, cache=True)
 def labour(
     w: np.ndarray,
-    layout: Layout,
+    layouts: np.ndarray,
     stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
@@ -168,6 +168,7 @@ def labour(
     If for a while nothing of one's own can go on, others' pieces are done: the system may have
     fewer threads for us than there are workers, or may have put one to sleep.
     """
+    numbers, layout = start_of(w), layouts[0]
     pieces, looks = layout.strips * layout.bands, 0
     mine, end = me * pieces // workers, (me + 1) * pieces // workers
     first, last = mine, end
@@ -176,7 +177,7 @@ def labour(
         is_done, has_moved = True, False
         for piece in range(first, last):
             if advance_piece(
-                w, layout, stencil, steps, frame, words, piece, me, plate, spare, frames
+                numbers, layout, stencil, steps, frame, words, piece, me, plate, spare, frames
             ):
                 has_moved = True
             if mine <= piece < end and read_word(words, 2 * WORD * piece) <= steps.size + 1:
@@ -191,7 +192,7 @@ def labour(
 @njit(nogil=True, cache=True, parallel=True)
 def labour_parallel(
     w: np.ndarray,
-    layout: Layout,
+    layouts: np.ndarray,
     stencil: Stencil,
     steps: np.ndarray,
     frame: np.ndarray,
@@ -203,13 +204,13 @@ def labour_parallel(
 ) -> None:
     """Share the pieces among so many threads."""
     for me in prange(workers):
-        labour(w, layout, stencil, steps, frame, words, me, workers, plate, spare, frames)
+        labour(w, layouts, stencil, steps, frame, words, me, workers, plate, spare, frames)
 
 
 @njit(nogil=True, cache=True, parallel=True)
 def labour_many(
     room: np.ndarray,
-    layout: Layout,
+    layouts: np.ndarray,
     stencils: Stencils,
     steps: np.ndarray,
     frame: np.ndarray,
@@ -224,11 +225,12 @@ def labour_many(
     for me in prange(workers):
         run = draw_word(drawn, 0)
         while run < plates.shape[0]:
-            w = room[me * layout.size : (me + 1) * layout.size]
+            length = layouts[0].length
+            w = room[me * length : (me + 1) * length]
             words[me] = 0
             one = one_of(stencils, run)
-            lay_out_numbers(w, layout, one)
-            labour(w, layout, one, steps, frame, words[me], 0, 1, plates[run], spares[me], frames)
+            lay_out_numbers(w, layouts[0], one)
+            labour(w, layouts, one, steps, frame, words[me], 0, 1, plates[run], spares[me], frames)
             run = draw_word(drawn, 0)
 
 
@@ -266,11 +268,12 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     frames
         (frame, y, x), of the plate's kind: filled with what it is then.
     """
-    layout = make_layout(plate, stencil, 1)
-    w, words, spare = aligned(layout.size, plate), _words(layout), _spare(layout, plate)
+    layouts = make_layout(plate, stencil, 1)
+    layout = layouts[0]
+    w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
     steps, frame = make_passes(kept, layout.depth)
     lay_out_numbers(w, layout, stencil)
-    labour(w, layout, stencil, steps, frame, words, 0, 1, plate, spare, frames)
+    labour(w, layouts, stencil, steps, frame, words, 0, 1, plate, spare, frames)
 
 
 def history_parallel(
@@ -278,11 +281,12 @@ def history_parallel(
 ) -> None:
     """Advance a plate and keep it on the way, on as many threads as numba may use here."""
     workers = numba.get_num_threads()
-    layout = make_layout(plate, stencil, workers)
-    w, words, spare = aligned(layout.size, plate), _words(layout), _spare(layout, plate)
+    layouts = make_layout(plate, stencil, workers)
+    layout = layouts[0]
+    w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
     steps, frame = make_passes(kept, layout.depth)
     lay_out_numbers(w, layout, stencil)
-    labour_parallel(w, layout, stencil, steps, frame, words, workers, plate, spare, frames)
+    labour_parallel(w, layouts, stencil, steps, frame, words, workers, plate, spare, frames)
 
 
 def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
@@ -293,22 +297,23 @@ def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
     if not len(plates):
         return
     workers = min(numba.get_num_threads(), len(plates))
-    layout = make_layout(plates[0], one_of(stencils, 0), 1)
-    room = aligned(workers * layout.size, plates)
+    layouts = make_layout(plates[0], one_of(stencils, 0), 1)
+    layout = layouts[0]
+    room = aligned(workers * layout.length, plates)
     words = np.stack([_words(layout)] * workers)
     spares = np.stack([_spare(layout, plates[0])] * workers)
     passes = make_passes(np.full(1, steps), layout.depth)
     drawn, frames = np.zeros(1, np.int64), _no_frames(plates)
-    labour_many(room, layout, stencils, *passes, words, drawn, workers, plates, spares, frames)
+    labour_many(room, layouts, stencils, *passes, words, drawn, workers, plates, spares, frames)
 
 
 def _no_frames(plate: np.ndarray) -> np.ndarray:
     return np.empty((0, 1, 1), plate.dtype)
 
 
-def _words(layout: Layout) -> np.ndarray:
+def _words(layout: np.record) -> np.ndarray:
     return np.zeros(2 * WORD * layout.strips * layout.bands, np.int64)
 
 
-def _spare(layout: Layout, plate: np.ndarray) -> np.ndarray:
+def _spare(layout: np.record, plate: np.ndarray) -> np.ndarray:
     return np.empty(plate.shape if layout.margin else (0, 0), plate.dtype)

@@ -68,10 +68,31 @@ def lanes(typing: Any, array: Any) -> Any:
     return types.intp(array), generate
 
 
+def _start(context: Any, builder: Any, array: Any, value: Any) -> Any:
+    """Return the pointer to an array's first number; of a pointer, itself."""
+    if isinstance(array, types.CPointer):
+        return value
+    return cgutils.create_struct_proxy(array)(context, builder, value).data
+
+
 def _place(context: Any, builder: Any, array: Any, value: Any, index: Any, kind: Vector) -> Any:
     """Return a pointer to the vector of a kind that begins at an array's index."""
-    data = cgutils.create_struct_proxy(array)(context, builder, value).data
-    return builder.bitcast(builder.gep(data, [index]), context.get_value_type(kind).as_pointer())
+    start = _start(context, builder, array, value)
+    return builder.bitcast(builder.gep(start, [index]), context.get_value_type(kind).as_pointer())
+
+
+@intrinsic
+def start_of(typing: Any, array: Any) -> Any:
+    """Return an array's numbers without the array, for functions called for each few numbers.
+
+    They stand for the array in all functions here, and can be indexed; unlike with an array, no
+    references to it are counted at each call. The array has to outlive them.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _start(context, builder, array, arguments[0])
+
+    return types.CPointer(array.dtype)(array), generate
 
 
 @intrinsic

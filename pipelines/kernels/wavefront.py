@@ -37,104 +37,51 @@ DEPTH = 8
 STRIP = 16  # vectors of a strip, its margins not counted
 
 
-class End(NamedTuple):
-    """An end of a strip's rows, at the left or right edge of the plate.
-
-    strip
-        Which one; -1 if no row ends there, because the plate goes on periodically.
-    kind
-        FIXED, OPEN or PERIODIC.
-    edge, edge_twin, ghost, ghost_twin, inner, opposite
-        Where the edge node is, the node beyond, the one inside, and the node at the other edge:
-        see `rows.place` and `rows.twin`.
-    gain
-        Where that of row 0 is in the work array; the loss is 2 `Layout.rows` numbers behind it.
-    """
-
-    strip: int
-    kind: int
-    edge: int
-    edge_twin: int
-    ghost: int
-    ghost_twin: int
-    inner: int
-    opposite: int
-    gain: int
+def _integers(*names: str) -> list[tuple[str, type[np.int64]]]:
+    return [(name, np.int64) for name in names]
 
 
-class Layout(NamedTuple):
-    """Where things stand in the work array of one call; indices count its numbers.
-
-    rows, columns
-        Of the plate.
-    strips, bands
-        How many pieces it is cut into, across and along: strip k begins at column
-        k columns // strips, band b at row b rows // bands.
-    vectors, stride, margin
-        Of a strip's row: see `rows.py`; columns of a margin.
-    depth
-        Steps in one pass, at most.
-    bottom, top
-        Kinds of these edges.
-    wraps
-        Whether left and right are periodic.
-    varies, heats
-        Whether faces differ, and whether there is a source.
-    left_strip, ... right_gain
-        Ends of the rows: see `End`. (numba hands no tuple in a tuple to its threads.)
-    mixing
-        What `conduct_uniform` takes.
-    north, east, source, gains
-        Rows of strip 0: of `Stencil`, and four rows, gain of bottom and top, loss of bottom and
-        top. Those of the other strips follow, `rows` or 4 rows each.
-    plates
-        Two interleaved plates of a narrow one.
-    scratch, scratch_size
-        Of the first worker: rows of each step, a ghost, a result and room to interleave.
-    size
-        Of the whole array.
-    """
-
-    rows: int
-    columns: int
-    strips: int
-    bands: int
-    vectors: int
-    stride: int
-    margin: int
-    depth: int
-    bottom: int
-    top: int
-    wraps: bool
-    varies: bool
-    heats: bool
-    left_strip: int
-    left_kind: int
-    left_edge: int
-    left_edge_twin: int
-    left_ghost: int
-    left_ghost_twin: int
-    left_inner: int
-    left_opposite: int
-    left_gain: int
-    right_strip: int
-    right_kind: int
-    right_edge: int
-    right_edge_twin: int
-    right_ghost: int
-    right_ghost_twin: int
-    right_inner: int
-    right_opposite: int
-    right_gain: int
-    mixing: int
-    north: int
-    east: int
-    source: int
-    gains: int
-    plates: int
-    scratch: int
-    scratch_size: int
-    size: int
+# Structures of integers, of which numba passes the address: an end of a strip's rows, at the left
+# or right edge of the plate.
+#   strip: which one; -1 if no row ends there, because the plate goes on periodically
+#   kind: FIXED, OPEN or PERIODIC
+#   edge, edge_twin, ghost, ghost_twin, inner, opposite: where the edge node is, the node beyond,
+#       the one inside, and the node at the other edge (see `rows.place` and `rows.twin`)
+#   gain: where that of row 0 is in the work array; its loss is 2 rows numbers behind it
+END = np.dtype(
+    _integers(
+        *("strip", "kind", "edge", "edge_twin", "ghost", "ghost_twin", "inner", "opposite"), "gain"
+    )
+)
+# Where things stand in the work array of one plate; indices count its numbers.
+#   rows, columns: of the plate
+#   strips, bands: how many pieces it is cut into, across and along; strip k begins at column
+#       k columns // strips, band b at row b rows // bands
+#   vectors, stride, margin: of a strip's row (see `rows.py`); columns of a margin
+#   depth: steps in one pass, at most
+#   bottom, top: kinds of these edges
+#   wraps: whether left and right are periodic
+#   varies, heats: whether faces differ, and whether there is a source
+#   left, right: ends of the rows
+#   mixing: what `conduct_uniform` takes
+#   north, east, source, gains: rows of strip 0, of `Stencil`, and four rows: gain of bottom and
+#       top, loss of bottom and top; those of the other strips follow, `rows` or 4 rows each
+#   plates: two interleaved plates of a narrow one
+#   scratch, scratch_size: of the first worker: rows of each step, a ghost, a result, and room
+#   length: of the whole array
+LAYOUT = np.dtype(
+    (
+        np.record,
+        [
+            *_integers("rows", "columns", "strips", "bands", "vectors", "stride", "margin"),
+            *_integers("depth", "bottom", "top", "wraps", "varies", "heats"),
+            ("left", END),
+            ("right", END),
+            *_integers("mixing", "north", "east", "source", "gains", "plates"),
+            *_integers("scratch", "scratch_size", "length"),
+        ],
+    )
+)
 
 
 class Pass(NamedTuple):
@@ -153,8 +100,8 @@ class Pass(NamedTuple):
     scratch: int
 
 
-def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> Layout:
-    """Return where things will stand; of `Stencils`, for each of the runs."""
+def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray:
+    """Return where things will stand: an array of one LAYOUT."""
     rows, columns = plate.shape
     n = BYTES // plate.itemsize
     is_narrow = columns <= NARROW * n
@@ -181,27 +128,27 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> Layout:
     }
     ends = np.cumsum(list(sizes.values())).tolist()
     starts = dict(zip(sizes, [0, *ends], strict=False))
-    sides, size = starts.pop("sides"), ends[-1]
+    sides = starts.pop("sides")
     del starts[""]
     last = strips - 1
     right_edge = margin + columns - last * columns // strips - 1
     ends_here = left != PERIODIC or margin == 0
-    at_left = End(
+    at_left = (
         0 if ends_here else -1, left, *places(n, vectors, margin, -1),
         place(n, vectors, right_edge), sides,
     )  # fmt: skip
-    at_right = End(
+    at_right = (
         last if ends_here else -1, right, *places(n, vectors, right_edge, 1),
         place(n, vectors, margin), sides + rows,
     )  # fmt: skip
-    return Layout(
-        rows=rows, columns=columns, strips=strips, bands=bands, vectors=vectors, stride=stride,
-        margin=margin, depth=depth, bottom=bottom, top=top, wraps=left == PERIODIC,
-        varies=stencil.east.size > 0, heats=stencil.source.size > 0,
-        **{f"left_{name}": value for name, value in at_left._asdict().items()},
-        **{f"right_{name}": value for name, value in at_right._asdict().items()},
-        scratch_size=(depth * KEPT + 3) * stride, size=size, **starts,
-    )  # fmt: skip
+    numbers = {
+        "rows": rows, "columns": columns, "strips": strips, "bands": bands, "vectors": vectors,
+        "stride": stride, "margin": margin, "depth": depth, "bottom": bottom, "top": top,
+        "wraps": left == PERIODIC, "varies": stencil.east.size > 0,
+        "heats": stencil.source.size > 0, "left": at_left, "right": at_right,
+        "scratch_size": (depth * KEPT + 3) * stride, "length": ends[-1], **starts,
+    }  # fmt: skip
+    return np.array([tuple(numbers[name] for name in LAYOUT.names or ())], LAYOUT)
 
 
 def places(n: int, vectors: int, edge: int, out: int) -> tuple[int, int, int, int, int]:
@@ -216,45 +163,13 @@ def places(n: int, vectors: int, edge: int, out: int) -> tuple[int, int, int, in
 
 
 @njit(nogil=True, cache=True)
-def left_end(layout: Layout) -> End:
-    """Return the ends at the left edge."""
-    return End(
-        layout.left_strip,
-        layout.left_kind,
-        layout.left_edge,
-        layout.left_edge_twin,
-        layout.left_ghost,
-        layout.left_ghost_twin,
-        layout.left_inner,
-        layout.left_opposite,
-        layout.left_gain,
-    )
-
-
-@njit(nogil=True, cache=True)
-def right_end(layout: Layout) -> End:
-    """Return the ends at the right edge."""
-    return End(
-        layout.right_strip,
-        layout.right_kind,
-        layout.right_edge,
-        layout.right_edge_twin,
-        layout.right_ghost,
-        layout.right_ghost_twin,
-        layout.right_inner,
-        layout.right_opposite,
-        layout.right_gain,
-    )
-
-
-@njit(nogil=True, cache=True)
-def first_column(layout: Layout, k: int) -> int:
+def first_column(layout: np.record, k: int) -> int:
     """Return the first column of strip k."""
     return int(k * layout.columns // layout.strips)
 
 
 @njit(nogil=True, cache=True)
-def lay_out(w: np.ndarray, layout: Layout, task: Pass, stencil: Stencil) -> None:
+def lay_out(w: np.ndarray, layout: np.record, task: Pass, stencil: Stencil) -> None:
     """Interleave what does not change from step to step, of a band of a strip."""
     gains = layout.gains + task.strip * 4 * layout.stride
     table = task.strip * layout.rows * layout.stride
@@ -274,22 +189,22 @@ def lay_out(w: np.ndarray, layout: Layout, task: Pass, stencil: Stencil) -> None
 
 
 @njit(nogil=True, cache=True)
-def lay_out_numbers(w: np.ndarray, layout: Layout, stencil: Stencil) -> None:
+def lay_out_numbers(w: np.ndarray, layout: np.record, stencil: Stencil) -> None:
     """Write what `conduct_uniform` takes, and gains and losses of the left and right edges."""
     if not layout.varies:
         w[layout.mixing] = stencil.mixing_x
         w[layout.mixing + 1] = stencil.mixing_y / stencil.mixing_x
         w[layout.mixing + 2] = 1.0 - 2.0 * (stencil.mixing_x + stencil.mixing_y)
     for i in range(layout.rows):
-        w[layout.left_gain + i] = stencil.gain_x[0, i]
-        w[layout.right_gain + i] = stencil.gain_x[1, i]
-        w[layout.left_gain + 2 * layout.rows + i] = stencil.loss_x[0, i]
-        w[layout.right_gain + 2 * layout.rows + i] = stencil.loss_x[1, i]
+        w[layout.left.gain + i] = stencil.gain_x[0, i]
+        w[layout.right.gain + i] = stencil.gain_x[1, i]
+        w[layout.left.gain + 2 * layout.rows + i] = stencil.loss_x[0, i]
+        w[layout.right.gain + 2 * layout.rows + i] = stencil.loss_x[1, i]
 
 
 @njit(nogil=True, cache=True)
 def interleave(
-    w: np.ndarray, layout: Layout, task: Pass, row: int, numbers: np.ndarray, i: int
+    w: np.ndarray, layout: np.record, task: Pass, row: int, numbers: np.ndarray, i: int
 ) -> None:
     """Interleave numbers[i] of a strip, with its margins."""
     start = first_column(layout, task.strip) - layout.margin
@@ -298,18 +213,20 @@ def interleave(
 
 
 @njit(nogil=True, cache=True)
-def take_in(w: np.ndarray, layout: Layout, task: Pass, row: int, plate: np.ndarray, i: int) -> None:
+def take_in(
+    w: np.ndarray, layout: np.record, task: Pass, row: int, plate: np.ndarray, i: int
+) -> None:
     """Interleave row i of a plate (y, x), with what is beyond its edges."""
     interleave(w, layout, task, row, plate, i)
-    if layout.left_strip == task.strip:
-        add_ghost(w, row, i, layout.rows, left_end(layout))
-    if layout.right_strip == task.strip:
-        add_ghost(w, row, i, layout.rows, right_end(layout))
+    if layout.left.strip == task.strip:
+        add_ghost(w, row, i, layout.rows, layout.left)
+    if layout.right.strip == task.strip:
+        add_ghost(w, row, i, layout.rows, layout.right)
 
 
 @njit(nogil=True, cache=True)
 def deliver(
-    w: np.ndarray, layout: Layout, task: Pass, row: int, result: np.ndarray, i: int
+    w: np.ndarray, layout: np.record, task: Pass, row: int, result: np.ndarray, i: int
 ) -> None:
     """Write row i of a strip, without its margins, into a plate (y, x)."""
     start = first_column(layout, task.strip)
@@ -319,7 +236,7 @@ def deliver(
 
 
 @njit(nogil=True, cache=True)
-def add_ghost(w: np.ndarray, row: int, i: int, rows: int, end: End) -> None:
+def add_ghost(w: np.ndarray, row: int, i: int, rows: int, end: np.record) -> None:
     """Write the node beyond an edge of row i: T_ghost = T_inner + gain - loss T_edge."""
     ghost = w[row + end.opposite]
     if end.kind == OPEN:
@@ -330,7 +247,7 @@ def add_ghost(w: np.ndarray, row: int, i: int, rows: int, end: End) -> None:
 
 
 @njit(nogil=True, cache=True)
-def finish(w: np.ndarray, new: int, old: int, i: int, rows: int, end: End) -> None:
+def finish(w: np.ndarray, new: int, old: int, i: int, rows: int, end: np.record) -> None:
     """Complete an end of row i after its update."""
     if end.kind == FIXED:
         w[new + end.edge] = w[old + end.edge]
@@ -340,16 +257,15 @@ def finish(w: np.ndarray, new: int, old: int, i: int, rows: int, end: End) -> No
 
 
 @njit(nogil=True, cache=True)
-def row_at(layout: Layout, task: Pass, s: int, r: int, i: int) -> int:
-    """Return where row r is after s steps; i is r within the plate."""
+def row_at(layout: np.record, task: Pass, s: int, r: int) -> int:
+    """Return where row r is after s steps."""
     if s == 0 and task.origin >= 0:
-        return task.origin + i * layout.stride
+        return task.origin + within(r, layout.rows) * layout.stride
     if s == task.steps:
         if task.origin >= 0:
-            return task.target + i * layout.stride
+            return task.target + within(r, layout.rows) * layout.stride
         return task.scratch + (layout.depth * KEPT + 1) * layout.stride
-    turn = (r + KEPT * layout.depth) % KEPT  # r may be negative
-    return task.scratch + (s * KEPT + turn) * layout.stride
+    return task.scratch + (s * KEPT + r % KEPT) * layout.stride
 
 
 @njit(nogil=True, cache=True)
@@ -361,45 +277,75 @@ def within(r: int, rows: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def update_row(w: np.ndarray, layout: Layout, task: Pass, s: int, r: int) -> int:
+def rows_around(layout: np.record, task: Pass, s: int, r: int) -> tuple[int, int, int]:
+    """Return where rows r - 1, r and r + 1 are after s steps."""
+    stride = layout.stride
+    if s == 0 and task.origin >= 0:
+        rows = layout.rows
+        i = within(r, rows)
+        below, above = i - 1 if i else rows - 1, i + 1 if i < rows - 1 else 0
+        return task.origin + below * stride, task.origin + i * stride, task.origin + above * stride
+    turn, ring = r % KEPT, task.scratch + s * KEPT * stride
+    below, above = turn - 1 if turn else KEPT - 1, turn + 1 if turn < KEPT - 1 else 0
+    return ring + below * stride, ring + turn * stride, ring + above * stride
+
+
+@njit(nogil=True, cache=True)
+def update_row(w: np.ndarray, layout: np.record, task: Pass, s: int, r: int) -> int:
     """Take row r from step s - 1 to step s, and return where it is."""
-    rows, step, vectors = layout.rows, layout.stride, layout.vectors
-    i = within(r, rows)
-    new, old = row_at(layout, task, s, r, i), row_at(layout, task, s - 1, r, i)
-    if (i == 0 and layout.bottom == FIXED) or (i == rows - 1 and layout.top == FIXED):
-        copy_row(w, new, old, vectors)
-        return new
-    below = row_at(layout, task, s - 1, r - 1, within(r - 1, rows))
-    above = row_at(layout, task, s - 1, r + 1, within(r + 1, rows))
-    table = task.strip * rows * step
-    north, south = table + i * step, table + within(i - 1, rows) * step
-    ghost = task.scratch + layout.depth * KEPT * step
-    gains = layout.gains + task.strip * 4 * step
-    if i == 0 and layout.bottom == OPEN:
-        reflect(w, ghost, above, old, gains, gains + 2 * step, vectors)
-        below, south = ghost, north
-    elif i == rows - 1 and layout.top == OPEN:
-        reflect(w, ghost, below, old, gains + step, gains + 3 * step, vectors)
-        above = ghost
+    vectors, i = layout.vectors, within(r, layout.rows)
+    new = row_at(layout, task, s, r)
+    below, old, above = rows_around(layout, task, s - 1, r)
+    if i == 0 or i == layout.rows - 1:
+        kind = layout.bottom if i == 0 else layout.top
+        if kind == FIXED:
+            copy_row(w, new, old, vectors)
+            return new
+        if kind == OPEN and i == 0:
+            below = ghost_row(w, layout, task, 0, above, old)
+        elif kind == OPEN:
+            above = ghost_row(w, layout, task, 1, below, old)
     if layout.varies:
-        faces = layout.north + south, layout.north + north, layout.east + north
-        conduct_varying(w, new, below, old, above, vectors, *faces)
+        conduct_varying(w, new, below, old, above, vectors, *faces_of(layout, task, i))
     else:
         conduct_uniform(w, new, below, old, above, vectors, layout.mixing)
     if layout.heats:
-        heat_up(w, new, layout.source + north, vectors)
+        source = layout.source + (task.strip * layout.rows + i) * layout.stride
+        heat_up(w, new, source, vectors)
     n, count = lanes(w), vectors * lanes(w)
     store(w, new - n, from_left(load(w, new + count - n)))
     store(w, new + count, from_right(load(w, new)))
-    if layout.left_strip == task.strip:
-        finish(w, new, old, i, rows, left_end(layout))
-    if layout.right_strip == task.strip:
-        finish(w, new, old, i, rows, right_end(layout))
+    if layout.left.strip == task.strip:
+        finish(w, new, old, i, layout.rows, layout.left)
+    if layout.right.strip == task.strip:
+        finish(w, new, old, i, layout.rows, layout.right)
     return new
 
 
 @njit(nogil=True, cache=True)
-def sweep(w: np.ndarray, layout: Layout, task: Pass, plate: np.ndarray, result: np.ndarray) -> None:
+def ghost_row(
+    w: np.ndarray, layout: np.record, task: Pass, side: int, inner: int, edge: int
+) -> int:
+    """Write the row beyond the bottom (side 0) or the top (1), and return where it is."""
+    ghost = task.scratch + layout.depth * KEPT * layout.stride
+    gain = layout.gains + (task.strip * 4 + side) * layout.stride
+    reflect(w, ghost, inner, edge, gain, gain + 2 * layout.stride, layout.vectors)
+    return ghost
+
+
+@njit(nogil=True, cache=True)
+def faces_of(layout: np.record, task: Pass, i: int) -> tuple[int, int, int]:
+    """Return the rows of the faces below, above and to the right of the nodes of row i."""
+    below = i if i == 0 and layout.bottom == OPEN else within(i - 1, layout.rows)
+    table = task.strip * layout.rows
+    south, north = (table + below) * layout.stride, (table + i) * layout.stride
+    return layout.north + south, layout.north + north, layout.east + north
+
+
+@njit(nogil=True, cache=True)
+def sweep(
+    w: np.ndarray, layout: np.record, task: Pass, plate: np.ndarray, result: np.ndarray
+) -> None:
     """Carry out a pass: the last step goes first, each one `BEHIND` rows behind the one before it.
 
     plate and result (y, x) are where rows come from and go to if they are not interleaved.
@@ -412,8 +358,8 @@ def sweep(w: np.ndarray, layout: Layout, task: Pass, plate: np.ndarray, result: 
     fetched = max(start - 1, lowest)  # rows before it are interleaved
     for t in range(start, stop + BEHIND * (steps - 1)):
         while task.origin < 0 and fetched < min(t + 2, stop + 1, highest):
-            i = within(fetched, rows)
-            take_in(w, layout, task, row_at(layout, task, 0, fetched, i), plate, i)
+            row = row_at(layout, task, 0, fetched)
+            take_in(w, layout, task, row, plate, within(fetched, rows))
             fetched += 1
         for s in range(steps, 0, -1):
             r, ahead = t - BEHIND * (s - 1), steps - s
