@@ -112,18 +112,18 @@ def carry_out(
         lay_out(w, layout, task, stencil)
         if is_narrow:
             for i in range(first, last):
-                take_in(w, layout, task, target + i * layout.stride, plate, i)
+                take_in(w, layout, task, target + i * layout.stride, start_of(plate), i)
         if frames.shape[0] and frame[steps.size] == 0:
             copy_piece(frames[0], plate, first, last, start, stop)
         return
     if p < steps.size:
         before = plate if p == 0 else place_of_result(p - 1, frame, plate, spare, frames)
         result = place_of_result(p, frame, plate, spare, frames)
-        sweep(w, layout, task, before, result)
+        sweep(w, layout, task, start_of(before), start_of(result))
     if is_narrow and (p == steps.size or (frames.shape[0] and frame[p] >= 0)):
         row = origin if p == steps.size else target
         for i in range(first, last):
-            deliver(w, layout, task, row + i * layout.stride, result, i)
+            deliver(w, layout, task, row + i * layout.stride, start_of(result), i)
     elif p == steps.size > 0:
         done = place_of_result(p - 1, frame, plate, spare, frames)
         copy_piece(plate, done, first, last, start, stop)

@@ -13,7 +13,15 @@ is in front of that. From one row to the next it is `vectors` + 2 vectors.
 import numpy as np
 from numba import njit
 
-from pipelines.kernels.simd import from_left, from_right, lanes, load, store, transpose
+from pipelines.kernels.simd import (
+    from_left,
+    from_right,
+    lanes,
+    load,
+    store,
+    transpose,
+    transpose_within,
+)
 
 
 def place(n: int, vectors: int, e: int) -> int:
@@ -42,36 +50,52 @@ def pack(
     row: int,
     vectors: int,
     numbers: np.ndarray,
+    columns: int,
     i: int,
     start: int,
     wraps: bool,
     room: int,
 ) -> None:
-    """Write numbers[i, start : start + vectors lanes] into a row, with both neighbours.
+    """Interleave columns `start` to `start` + vectors lanes - 1 of row i of some table, 1-D.
 
-    Before column 0 and after the last one stand those of the other end if it wraps, else the
+    Before column 0 and after the last one stand those of the other end if the table wraps, else the
     outermost number again. At w[room] is room for a row.
     """
-    n, columns = lanes(w), numbers.shape[1]
+    n, first = lanes(w), i * columns
     count = vectors * n
-    inside, outside = max(0, -start), min(count, columns - start)
-    for e in range(inside, outside):
-        w[room + e] = numbers[i, start + e]
-    for e in range(inside):
-        w[room + e] = beyond(numbers, i, start + e, wraps)
-    for e in range(outside, count):
-        w[room + e] = beyond(numbers, i, start + e, wraps)
-    if vectors >= n:
-        for j in range(0, vectors - n + 1, n):
-            transpose(w, room + j, vectors, w, row + j * n, n)
-        transpose(w, room + vectors - n, vectors, w, row + count - n * n, n)
+    if start >= 0 and start + count <= columns:
+        exchange(w, row, vectors, numbers, first + start)
     else:
         for e in range(count):
-            w[row + e % vectors * n + e // vectors] = w[room + e]
+            w[room + e] = numbers[first + inside(start + e, columns, wraps)]
+        exchange(w, row, vectors, w, room)
     store(w, row - n, from_left(load(w, row + count - n)))
     store(w, row + count, from_right(load(w, row)))
-    w[row - n] = beyond(numbers, i, start - 1, wraps)
-    w[row + count + n - 1] = beyond(numbers, i, start + count, wraps)
+    w[row - n] = numbers[first + inside(start - 1, columns, wraps)]
+    w[row + count + n - 1] = numbers[first + inside(start + count, columns, wraps)]
+
+
+@njit(nogil=True, cache=True)
+def inside(column: int, columns: int, wraps: bool) -> int:
+    """Return the column that stands for another one, beyond an end perhaps."""
+    if 0 <= column < columns:
+        return column
+    if wraps:
+        return int(column % columns)
+    return 0 if column < 0 else columns - 1
+
+
+@njit(nogil=True, cache=True)
+def exchange(w: np.ndarray, row: int, vectors: int, numbers: np.ndarray, first: int) -> None:
+    """Write numbers[first : first + vectors lanes] into a row; its pieces become lanes."""
+    n = lanes(w)
+    for j in range(0, vectors - n + 1, n):
+        transpose(numbers, first + j, vectors, w, row + j * n, n)
+    if vectors >= n:
+        transpose(numbers, first + vectors - n, vectors, w, row + (vectors - n) * n, n)
+    else:
+        for e in range(vectors * n):
+            w[row + e % vectors * n + e // vectors] = numbers[first + e]
 
 
 @njit(nogil=True, cache=True)
@@ -85,24 +109,18 @@ def beyond(numbers: np.ndarray, i: int, column: int, wraps: bool) -> float:
 
 @njit(nogil=True, cache=True)
 def unpack(
-    w: np.ndarray,
-    row: int,
-    vectors: int,
-    skip: int,
-    numbers: np.ndarray,
-    i: int,
-    start: int,
-    count: int,
-    room: int,
+    w: np.ndarray, row: int, vectors: int, skip: int, numbers: np.ndarray, first: int, count: int
 ) -> None:
-    """Write a row's numbers, from number `skip` on, to numbers[i, start : start + count]."""
-    n = lanes(w)
+    """Write a row's numbers, from number `skip` on, to numbers[first : first + count], 1-D."""
+    n, to = lanes(w), first - skip  # where number 0 of the row would be
     if vectors >= n:
-        for j in range(0, vectors - n + 1, n):
-            transpose(w, row + j * n, n, w, room + j, vectors)
-        transpose(w, row + (vectors - n) * n, n, w, room + vectors - n, vectors)
+        for tile in range(0, vectors, n):
+            j = min(tile, vectors - n)
+            if j >= skip and (n - 1) * vectors + j + n <= skip + count:
+                transpose(w, row + j * n, n, numbers, to + j, vectors)
+            else:
+                last = first + count
+                transpose_within(w, row + j * n, n, numbers, to + j, vectors, first, last)
     else:
-        for e in range(vectors * n):
-            w[room + e] = w[row + e % vectors * n + e // vectors]
-    for e in range(count):
-        numbers[i, start + e] = w[room + skip + e]
+        for e in range(skip, skip + count):
+            numbers[to + e] = w[row + e % vectors * n + e // vectors]

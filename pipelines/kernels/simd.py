@@ -120,6 +120,21 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Begin to bring array[index] into the first-level cache; the place may be anywhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = _start(context, builder, array, arguments[0])
+        place = builder.gep(start, [arguments[1]])
+        to_read, all_levels, data = (ir.Constant(_INDEX, value) for value in (0, 3, 1))
+        inputs = [place, to_read, all_levels, data]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), inputs)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def splat(typing: Any, array: Any, number: Any) -> Any:
     """Return a vector of an array's kind with one number in all lanes."""
     kind = Vector(array.dtype)
@@ -240,26 +255,75 @@ def transpose(
 
     Row i of it begins at source[at + i pitch]; column j goes to target[to + j target_pitch].
     """
+    indices = (types.intp, types.intp)
+    return types.void(source, *indices, target, *indices), _transposing(source, target)
+
+
+@intrinsic
+def transpose_within(
+    typing: Any,
+    source: Any,
+    at: Any,
+    pitch: Any,
+    target: Any,
+    to: Any,
+    target_pitch: Any,
+    first: Any,
+    last: Any,
+) -> Any:
+    """Copy a square as `transpose` does, but only to target[first] ... target[last - 1]."""
+    indices = (types.intp, types.intp)
+    signature = types.void(source, *indices, target, *indices, *indices)
+    return signature, _transposing(source, target)
+
+
+def _transposing(source: Any, target: Any) -> Any:
+    """Return what generates a transpose; with two more arguments, of one within bounds."""
     kind = Vector(source.dtype)
+    size = source.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, first, pitch, out, to, out_pitch = arguments
+        array, first, pitch, out, to, out_pitch, *bounds = arguments
 
-        def place(which: Any, value: Any, start: Any, step: Any, i: int) -> Any:
-            index = builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
-            return _place(context, builder, which, value, index, kind)
+        def index(start: Any, step: Any, i: int) -> Any:
+            return builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
 
-        bytes_each = source.dtype.bitwidth // 8
-        rows = [
-            builder.load(place(source, array, first, pitch, i), align=bytes_each)
-            for i in range(kind.lanes)
-        ]
-        for i, column in enumerate(_exchanged(builder, rows)):
-            builder.store(column, place(target, out, to, out_pitch, i), align=bytes_each)
+        rows = []
+        for i in range(kind.lanes):
+            place = _place(context, builder, source, array, index(first, pitch, i), kind)
+            rows.append(builder.load(place, align=size))
+        for j, column in enumerate(_exchanged(builder, rows)):
+            where = index(to, out_pitch, j)
+            place = _place(context, builder, target, out, where, kind)
+            if bounds:
+                _store_within(builder, column, place, where, bounds, size)
+            else:
+                builder.store(column, place, align=size)
         return context.get_dummy_value()
 
-    indices = (types.intp, types.intp)
-    return types.void(source, *indices, target, *indices), generate
+    return generate
+
+
+def _store_within(
+    builder: Any, vector: Any, place: Any, where: Any, bounds: list[Any], size: int
+) -> None:
+    """Store the lanes whose index is in bounds; the first one's is `where`."""
+    n = vector.type.count
+    indices = ir.VectorType(where.type, n)
+    none = ir.Constant(indices, ir.Undefined)
+
+    def in_all(value: Any) -> Any:
+        one = builder.insert_element(none, value, ir.Constant(_INDEX, 0))
+        return builder.shuffle_vector(one, none, _lanes_of([0] * n))
+
+    numbers = builder.add(in_all(where), ir.Constant(indices, list(range(n))))
+    above = builder.icmp_signed(">=", numbers, in_all(bounds[0]))
+    mask = builder.and_(above, builder.icmp_signed("<", numbers, in_all(bounds[1])))
+    bits = 8 * size
+    name = f"llvm.masked.store.v{n}f{bits}.p0"
+    kind = ir.FunctionType(ir.VoidType(), [vector.type, place.type, _INDEX, mask.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    builder.call(function, [vector, place, ir.Constant(_INDEX, size), mask])
 
 
 def _exchanged(builder: Any, rows: list[Any]) -> list[Any]:

@@ -25,11 +25,21 @@ from pipelines.kernels.conduction import (
     reflect,
 )
 from pipelines.kernels.rows import pack, place, twin, unpack
-from pipelines.kernels.simd import BYTES, from_left, from_right, lanes, load, store
+from pipelines.kernels.simd import (
+    BYTES,
+    from_left,
+    from_right,
+    lanes,
+    load,
+    prefetch,
+    start_of,
+    store,
+)
 from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 
 BEHIND = 2  # rows from one step to the next: what was just stored is not read at once
 KEPT = 3  # rows of a step that the next one reads
+AHEAD = 3  # rows of a wide plate that are on their way into the cache
 # Chosen by measurement, on cores with 48 KiB of L1: see benchmarks/RESULTS.md.
 NARROW = 40  # vectors of a row that is interleaved as a whole, at most
 NARROW_DEPTH = 5  # steps in one pass
@@ -67,7 +77,8 @@ END = np.dtype(
 #   north, east, source, gains: rows of strip 0, of `Stencil`, and four rows: gain of bottom and
 #       top, loss of bottom and top; those of the other strips follow, `rows` or 4 rows each
 #   plates: two interleaved plates of a narrow one
-#   scratch, scratch_size: of the first worker: rows of each step, a ghost, a result, and room
+#   ring: from the kept rows of one step to those of the next
+#   scratch, scratch_size: of the first worker: kept rows, a ghost, a result, and room
 #   length: of the whole array
 LAYOUT = np.dtype(
     (
@@ -78,7 +89,7 @@ LAYOUT = np.dtype(
             ("left", END),
             ("right", END),
             *_integers("mixing", "north", "east", "source", "gains", "plates"),
-            *_integers("scratch", "scratch_size", "length"),
+            *_integers("ring", "scratch", "scratch_size", "length"),
         ],
     )
 )
@@ -114,6 +125,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         bands = max(1, min(4 * workers // strips, rows // (8 * depth)))
     vectors = max(2, -(-(-(-columns // strips) + 2 * margin) // n))
     stride = (vectors + 2) * n
+    ring = KEPT * stride
     bottom, top, left, right = (int(kind) for kind in stencil.edges)
     sizes = {
         "mixing": n,
@@ -124,7 +136,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         "source": stride * rows * strips if stencil.source.size else 0,
         "gains": 4 * strips * stride,
         "plates": 2 * rows * stride if is_narrow else 0,
-        "scratch": workers * (depth * KEPT + 3) * stride,
+        "scratch": workers * (depth * ring + 3 * stride),
     }
     ends = np.cumsum(list(sizes.values())).tolist()
     starts = dict(zip(sizes, [0, *ends], strict=False))
@@ -146,7 +158,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         "stride": stride, "margin": margin, "depth": depth, "bottom": bottom, "top": top,
         "wraps": left == PERIODIC, "varies": stencil.east.size > 0,
         "heats": stencil.source.size > 0, "left": at_left, "right": at_right,
-        "scratch_size": (depth * KEPT + 3) * stride, "length": ends[-1], **starts,
+        "ring": ring, "scratch_size": depth * ring + 3 * stride, "length": ends[-1], **starts,
     }  # fmt: skip
     return np.array([tuple(numbers[name] for name in LAYOUT.names or ())], LAYOUT)
 
@@ -185,7 +197,7 @@ def lay_out(w: np.ndarray, layout: np.record, task: Pass, stencil: Stencil) -> N
             elif which == 4:
                 at, numbers = layout.source + table, stencil.source
         for i in range(first, min(last, numbers.shape[0])):
-            interleave(w, layout, task, at + i * layout.stride, numbers, i)
+            interleave(w, layout, task, at + i * layout.stride, start_of(numbers), i)
 
 
 @njit(nogil=True, cache=True)
@@ -206,17 +218,17 @@ def lay_out_numbers(w: np.ndarray, layout: np.record, stencil: Stencil) -> None:
 def interleave(
     w: np.ndarray, layout: np.record, task: Pass, row: int, numbers: np.ndarray, i: int
 ) -> None:
-    """Interleave numbers[i] of a strip, with its margins."""
+    """Interleave row i of a table (y, x), given as 1-D: what a strip has of it, with margins."""
     start = first_column(layout, task.strip) - layout.margin
-    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
-    pack(w, row, layout.vectors, numbers, i, start, layout.wraps, room)
+    room = task.scratch + layout.depth * layout.ring + 2 * layout.stride
+    pack(w, row, layout.vectors, numbers, layout.columns, i, start, layout.wraps, room)
 
 
 @njit(nogil=True, cache=True)
 def take_in(
     w: np.ndarray, layout: np.record, task: Pass, row: int, plate: np.ndarray, i: int
 ) -> None:
-    """Interleave row i of a plate (y, x), with what is beyond its edges."""
+    """Interleave row i of a plate, given as 1-D, with what is beyond its edges."""
     interleave(w, layout, task, row, plate, i)
     if layout.left.strip == task.strip:
         add_ghost(w, row, i, layout.rows, layout.left)
@@ -225,14 +237,21 @@ def take_in(
 
 
 @njit(nogil=True, cache=True)
+def foresee(w: np.ndarray, layout: np.record, task: Pass, numbers: np.ndarray, r: int) -> None:
+    """Begin to bring what a strip has of row r of a table, given as 1-D, into the cache."""
+    first = within(r, layout.rows) * layout.columns + first_column(layout, task.strip)
+    for e in range(0, layout.vectors * lanes(w), lanes(w)):
+        prefetch(numbers, first - layout.margin + e)
+
+
+@njit(nogil=True, cache=True)
 def deliver(
     w: np.ndarray, layout: np.record, task: Pass, row: int, result: np.ndarray, i: int
 ) -> None:
-    """Write row i of a strip, without its margins, into a plate (y, x)."""
+    """Write row i of a strip, without its margins, into a plate, given as 1-D."""
     start = first_column(layout, task.strip)
     count = first_column(layout, task.strip + 1) - start
-    room = task.scratch + (layout.depth * KEPT + 2) * layout.stride
-    unpack(w, row, layout.vectors, layout.margin, result, i, start, count, room)
+    unpack(w, row, layout.vectors, layout.margin, result, i * layout.columns + start, count)
 
 
 @njit(nogil=True, cache=True)
@@ -264,8 +283,8 @@ def row_at(layout: np.record, task: Pass, s: int, r: int) -> int:
     if s == task.steps:
         if task.origin >= 0:
             return task.target + within(r, layout.rows) * layout.stride
-        return task.scratch + (layout.depth * KEPT + 1) * layout.stride
-    return task.scratch + (s * KEPT + r % KEPT) * layout.stride
+        return task.scratch + layout.depth * layout.ring + layout.stride
+    return task.scratch + s * layout.ring + r % KEPT * layout.stride
 
 
 @njit(nogil=True, cache=True)
@@ -285,7 +304,7 @@ def rows_around(layout: np.record, task: Pass, s: int, r: int) -> tuple[int, int
         i = within(r, rows)
         below, above = i - 1 if i else rows - 1, i + 1 if i < rows - 1 else 0
         return task.origin + below * stride, task.origin + i * stride, task.origin + above * stride
-    turn, ring = r % KEPT, task.scratch + s * KEPT * stride
+    turn, ring = r % KEPT, task.scratch + s * layout.ring
     below, above = turn - 1 if turn else KEPT - 1, turn + 1 if turn < KEPT - 1 else 0
     return ring + below * stride, ring + turn * stride, ring + above * stride
 
@@ -327,7 +346,7 @@ def ghost_row(
     w: np.ndarray, layout: np.record, task: Pass, side: int, inner: int, edge: int
 ) -> int:
     """Write the row beyond the bottom (side 0) or the top (1), and return where it is."""
-    ghost = task.scratch + layout.depth * KEPT * layout.stride
+    ghost = task.scratch + layout.depth * layout.ring
     gain = layout.gains + (task.strip * 4 + side) * layout.stride
     reflect(w, ghost, inner, edge, gain, gain + 2 * layout.stride, layout.vectors)
     return ghost
@@ -348,7 +367,7 @@ def sweep(
 ) -> None:
     """Carry out a pass: the last step goes first, each one `BEHIND` rows behind the one before it.
 
-    plate and result (y, x) are where rows come from and go to if they are not interleaved.
+    plate and result, given as 1-D, are where rows come from and go to if they are not interleaved.
     """
     rows, steps = layout.rows, task.steps
     lowest, highest = 0, rows
@@ -361,6 +380,8 @@ def sweep(
             row = row_at(layout, task, 0, fetched)
             take_in(w, layout, task, row, plate, within(fetched, rows))
             fetched += 1
+            foresee(w, layout, task, plate, fetched + AHEAD)
+            foresee(w, layout, task, result, t - BEHIND * (steps - 1) + AHEAD)
         for s in range(steps, 0, -1):
             r, ahead = t - BEHIND * (s - 1), steps - s
             if max(task.first - ahead, lowest) <= r < min(task.last + ahead, highest):
