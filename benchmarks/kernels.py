@@ -137,7 +137,7 @@ def report(asked: argparse.Namespace, rows: "list[Row]", limits: "Limits | None"
     bounds = limits.bounds() if limits else {}
     return "\n\n".join(
         (
-            f"    python benchmarks/kernels.py --pairs {asked.pairs}",
+            f"    python benchmarks/kernels.py --pairs {asked.pairs} --layer {asked.layer}",
             f"{hardware()}; {asked.threads} threads, numba's layer {layer_used()}; {versions()}; "
             f"{compiler_version()}; {date.day} {date:%B %Y}; load average {load}.",
             f"Each ratio is the median of {asked.pairs} interleaved pairs, with their range: how "
