@@ -8,6 +8,8 @@ compiled into it, and so are the values of all globals. Here count
 * the code of the function and of each compiled one that it calls, wherever that stands, and the
   values of the globals, defaults and closures that they name: read when the code is called for,
   since a module may not be complete before.
+
+What is not seen: an overload that is registered in a file which the kernel's own does not import.
 """
 
 import enum

@@ -282,13 +282,15 @@ class TestEntries:
         assert (again.four(1), again.nine(1)) == (4, 9)
         assert (misses(again.four), misses(again.nine)) == (0, 1)
 
-    def test_of_callees_in_other_files_count_as_those_were_imported(self, make: Make) -> None:
+    def test_of_callees_in_other_files_count_as_those_were_imported(
+        self, make: Make, tmp_path: Path
+    ) -> None:
         outer = "from other import f\nfrom numba import njit\n\n\n@njit(cache=True)\ndef g(a):\n"
         outer += "    return f(a)\n"
         inner = "from numba import njit\n\n\n@njit\ndef f(a):\n    return a + {}\n"
         assert make(outer, other=inner.format(1)).g(0) == 1
         module = make(outer, other=inner.format(2))
-        sys.modules["other"].__file__ = "gone"  # what lies on disk is not asked
+        (tmp_path / "other.py").write_text(inner.format(1))  # edited since
 
         assert module.g(0) == 2
         assert make(outer, other=inner.format(1)).g(0) == 1
