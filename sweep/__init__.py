@@ -16,6 +16,7 @@ from sweep.api import extend as extend
 from sweep.api import plan as plan
 from sweep.api import run as run
 from sweep.api import submit as submit
+from sweep.compiling.hook import follow_numba
 from sweep.dataset import open_dataset as open_dataset
 from sweep.definition import Axis as Axis
 from sweep.definition import Coord as Coord
@@ -25,3 +26,5 @@ from sweep.definition import Stage as Stage
 from sweep.definition import Var as Var
 from sweep.errors import SweepError as SweepError
 from sweep.status import status as status
+
+follow_numba()

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType, TracebackType
+from types import CodeType, FunctionType, ModuleType, TracebackType
 
 from sweep.definition import Pipeline
 from sweep.errors import StudyError, SweepError, text_of
-from sweep.source import Source, code_hash, module_name, reached, read_source
+from sweep.source import Source, code_hash, module_name, reached, read_source, text_on_disk
 from sweep.within import at_work
 
 # The texts of each study as this process imported it, or met it for the first time, and when.
@@ -129,6 +129,36 @@ def met(file: Path) -> Source:
 def source_of(file: Path) -> Source:
     """Return the texts of a study that was imported here, and of what it reaches."""
     return _sources[file][0]
+
+
+def is_of_study(namespace: Mapping[str, object]) -> bool:
+    """Tell whether a module with these globals was imported as a part of a study."""
+    return isinstance(namespace.get("__loader__"), _TextLoader)
+
+
+def texts_behind(function: FunctionType) -> Source:
+    """Return the texts of a function's module and of what that reaches, as they were imported.
+
+    Of modules that are not imported yet, and of those that Python itself has imported, they are
+    those on disk.
+    """
+    own = Path(function.__code__.co_filename).absolute()
+
+    def text_of(name: str, file: Path) -> str:
+        loader = function.__globals__.get("__loader__") if file == own else _loader(name)
+        if isinstance(loader, _TextLoader):
+            return loader.get_source(name)
+        return text_on_disk(name, file)
+
+    return read_source(reached(own, text_of))
+
+
+def _loader(name: str) -> object:
+    """Return what has imported a module, or will."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__loader__", None)
+    found = (f.find_spec(name, None) for f in sys.meta_path if isinstance(f, _TextFinder))
+    return next((spec.loader for spec in found if spec), None)
 
 
 def replaced_modules() -> list[ModuleType]:

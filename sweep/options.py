@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweep.definition import Pipeline
 from sweep.engines import ON_THIS_MACHINE, Engine, make_engine, usable_cores
-from sweep.engines.devices import shares_here
+from sweep.engines.devices import Share, shares_here
 from sweep.engines.memory import usable_memory
 from sweep.engines.srun.job import tasks_of_job
 from sweep.errors import (
@@ -93,7 +93,7 @@ class Options:
             fit = tasks_of_job()
         workers = self.workers or min(fit, tasks)
         if needs.gpus and self.on in ON_THIS_MACHINE:
-            workers = min(workers, len(shares_here(needs.gpus)))
+            workers = min(workers, len(_shares(pipeline)))
         return make_engine(
             self.on,
             workers=workers,
@@ -103,3 +103,16 @@ class Options:
             dashboard=self.dashboard,
             tls_dir=self.tls_dir,
         )
+
+
+def _shares(pipeline: Pipeline) -> list[Share]:
+    """Return the GPUs of each worker on this machine."""
+    try:
+        return shares_here(pipeline.needs.gpus)
+    except EngineError as error:
+        if not pipeline.is_on_gpus:
+            raise
+        raise EngineError(
+            f"{error} It needs them because of device='cuda'; with device='cpu', in a store of its "
+            "own, it needs none."
+        ) from None

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import decode_source
@@ -40,11 +40,19 @@ def read_source(modules: Iterable[Module]) -> Source:
     return dict(sorted((_key(one.name, one.file), one.text) for one in modules))
 
 
-def reached(study_file: Path) -> Iterator[Module]:
+def text_on_disk(name: str, file: Path) -> str:
+    """Return the text of a module's file as Python reads it."""
+    return _decoded(file.read_bytes())
+
+
+def reached(
+    study_file: Path, text_of: Callable[[str, Path], str] = text_on_disk
+) -> Iterator[Module]:
     """Yield the study and each module of the user's that it reaches by import statements.
 
     Left out are the standard library, installed packages and `sweep`. Modules are found
     without importing them, so that the answer does not depend on what has run so far.
+    `text_of` returns the text of a module by its name and its file.
     """
     root, own = module_name(study_file)
     found: set[str] = set()
@@ -55,7 +63,7 @@ def reached(study_file: Path) -> Iterator[Module]:
         if file is None or name in found or not file.is_file():
             continue
         found.add(name)
-        text = _decoded(file.read_bytes())
+        text = text_of(name, file)
         yield Module(name, file, text)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         waiting += imported(text, package)
@@ -121,9 +129,12 @@ def _own_file(name: str, own: str, root: Path) -> Path | None:
     origin = spec.origin if spec is not None and spec.has_location else None
     if origin is None or not origin.endswith(".py"):
         return None
-    file = Path(origin)
-    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
-    return None if is_installed else file
+    return None if is_installed(Path(origin)) else Path(origin)
+
+
+def is_installed(file: Path) -> bool:
+    """Tell whether a file is of an installed package."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def _find_spec(name: str) -> ModuleSpec | None:

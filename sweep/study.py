@@ -157,10 +157,10 @@ def _places_of(pipeline: Pipeline, modules: list[ModuleType]) -> Iterator[tuple[
 
 
 def _same_but_for_values(one: Pipeline, other: Pipeline) -> bool:
-    return (one.stages, one.coords, one.needs, one.units, one.entropy) == (
+    return (one.stages, one.coords, one.declared_needs, one.units, one.entropy) == (
         other.stages,
         other.coords,
-        other.needs,
+        other.declared_needs,
         other.units,
         other.entropy,
     )

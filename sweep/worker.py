@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from sweep.compiling import compile_seconds, import_numba, point_clock, set_threads
+from sweep.compiling import compile_seconds, point_clock, set_threads, warm_numba
 from sweep.definition import Axis, Pipeline
 from sweep.definition.constants import restored
 from sweep.delivery import Message, received
@@ -303,7 +303,7 @@ def _workspace(store: str, study: Message, marks: str) -> Workspace:
 def _meet_numba(study: Message) -> None:
     """Import numba before the first point where the study will, inside of a function maybe.
 
-    Its threads are then set, and its compiler is watched, from the first point on.
+    Its threads are then set from the first point on.
     """
     if "file" in study and any("numba" in text for text in source_of(Path(study["file"])).values()):
-        import_numba()
+        warm_numba()

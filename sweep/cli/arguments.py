@@ -1,15 +1,19 @@
 """The words of a command line: a pipeline, a store, values of parameters."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweep.cli.device import device_values
 from sweep.definition import Pipeline
 from sweep.errors import SweepError
 from sweep.store import store_path
 from sweep.study import Study, load_study
 from sweep.values import parse_assignments
+
+if TYPE_CHECKING:
+    from slurm.site import Site
 
 rest = click.argument("store_and_values", nargs=-1, metavar="[STORE] [a=VALUES]...")
 workers = click.option(
@@ -20,8 +24,13 @@ accept_changes = click.option(
 )
 
 
-def read_arguments(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeline, Path]:
-    """Return the study, its pipeline with the values set, and the path of the store."""
+def read_arguments(
+    reference: str, rest: tuple[str, ...], device: str | None, site: "Site | None" = None
+) -> tuple[Study, Pipeline, Path]:
+    """Return the study, its pipeline with the values set, and the path of the store.
+
+    `device` is what --device says, and `site` the cluster where it will be, if it is not here.
+    """
     paths = [word for word in rest if "=" not in word.partition("/")[0]]
     if len(paths) > 1:
         raise SweepError(f"Give one STORE, not {len(paths)}: {', '.join(paths)}.")
@@ -30,9 +39,11 @@ def read_arguments(reference: str, rest: tuple[str, ...]) -> tuple[Study, Pipeli
     if colon and name in study.pipeline.parameters:
         raise SweepError(f"'{paths[0]}' is no STORE. To set '{name}', write {name}={rest_of_it}.")
     values = parse_assignments([word for word in rest if word not in paths], study.pipeline)
+    store = store_path(paths[0]) if paths else _default_store(study)
+    values = device_values(device, values, study.pipeline, store, site)
     bound = study.pipeline.with_values(**values)
     bound.check_complete()
-    return study, bound, store_path(paths[0]) if paths else _default_store(study)
+    return study, bound, store
 
 
 def _default_store(study: Study) -> Path:

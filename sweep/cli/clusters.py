@@ -17,9 +17,9 @@ from sweep.cli.command import (
     pipeline_argument,
     store_argument,
 )
+from sweep.cli.device import device
 from sweep.cli.running import fail_fast, on, retries, timeout, where
 from sweep.cli.words import axes_text, finish_part, print_rows
-from sweep.definition import Pipeline
 from sweep.errors import EngineError, SweepError, counted, short_path
 from sweep.options import Options
 from sweep.progress import clock_text, make_reporter
@@ -28,7 +28,7 @@ from sweep.running import Part
 from sweep.status import status as read_status
 from sweep.store import Store, exists, store_path
 from sweep.store.claims import claimants
-from sweep.study import Study, load_study
+from sweep.study import load_study
 
 if TYPE_CHECKING:
     from slurm.job import Job
@@ -136,6 +136,7 @@ def by_hand(command: Command) -> Command:
 @command
 @pipeline_argument
 @rest
+@device
 @_site
 @by_hand
 @click.option("--add", is_flag=True, help="Submit although jobs of this store are in the queue.")
@@ -145,6 +146,7 @@ def by_hand(command: Command) -> Command:
 def submit(
     pipeline: str,
     store_and_values: tuple[str, ...],
+    device: str | None,
     site_file: Path,
     via: str,
     workers: int | None,
@@ -166,7 +168,7 @@ def submit(
     from slurm.submit import submit as hand_in
 
     site = load_site(site_file)
-    study, bound, store = read_arguments(pipeline, store_and_values)
+    study, bound, store = read_arguments(pipeline, store_and_values, device, site)
     chosen = set_by_hand(time, memory, elements, workers)
     wish = Wish(via, chosen, add, retry_failed, accept_changes)
     reporter = make_reporter()
@@ -201,14 +203,19 @@ def _nothing_left(store: Path) -> int:
 
 
 def plan_for(
-    site_file: Path, pipeline: Pipeline, study: Study, store: Path, wishes: dict[str, Any]
+    site_file: Path, words: tuple[str, tuple[str, ...], str | None], wishes: dict[str, Any]
 ) -> int:
-    """Print what a sweep would be as jobs of a cluster, and whether the cluster is fit for it."""
+    """Print what a sweep would be as jobs of a cluster, and whether the cluster is fit for it.
+
+    `words` are those of the command line that say which sweep: the pipeline, the store and values,
+    the device.
+    """
     from slurm.environment import checks, checks_text
     from slurm.site import load_site
     from slurm.submit import Wish, draft, set_by_hand, timed_if_possible
 
     site = load_site(site_file)
+    study, pipeline, store = read_arguments(*words, site)
     via = wishes.pop("via")
     if exists(store):
         Store(store).check_same(pipeline)

@@ -10,6 +10,7 @@ from sweep.cli.arguments import accept_changes
 from sweep.cli.command import ALL_DONE, INCOMPLETE, command, store_argument
 from sweep.errors import counted, short_path
 from sweep.grow import Growth, compacted, merged
+from sweep.options import Options
 from sweep.run import remembered_study
 from sweep.store import Store, store_path
 from sweep.store.claims import refuse_while_claimed
@@ -35,16 +36,19 @@ def verify(store: Path, count: int | None, pipeline: str | None) -> int:
     """
     found = Store(store_path(store))
     study = (load_study(pipeline) if pipeline else remembered_study(found)) if count else None
+    bound = None
     if study:
         refuse_changed_code(found, study.source)
+        bound = found.bind(study.pipeline)
+        Options("serial").engine(bound, 1)  # refuses where a GPU is missing
     with Lease.take(found):
         refuse_while_claimed(found)
         report = check(found)
         click.echo(report.text())
         is_sound = report.is_sound
-        if study and count:
+        if bound and count:
             seed = random.SystemRandom().getrandbits(32)
-            again = rerun(found, found.bind(study.pipeline), count, seed)
+            again = rerun(found, bound, count, seed)
             click.echo(again.text())
             is_sound &= again.is_sound
     return ALL_DONE if is_sound else INCOMPLETE

@@ -15,6 +15,7 @@ from sweep.cli.command import (
     pipeline_argument,
     store_argument,
 )
+from sweep.cli.device import device
 from sweep.cli.words import axes_text, print_failures, print_rows, value_text
 from sweep.definition.stage import MISSING
 from sweep.errors import SweepError
@@ -31,6 +32,7 @@ from sweep.study import load_study
 @command
 @pipeline_argument
 @rest
+@device
 @click.option(
     "--site",
     "site_file",
@@ -42,14 +44,16 @@ from sweep.study import load_study
 def plan(
     pipeline: str,
     store_and_values: tuple[str, ...],
+    device: str | None,
     site_file: Path | None,
     workers: int | None,
     **wishes: Any,
 ) -> int:
     """Say what a sweep will cost, from a few timed points; nothing is written."""
-    study, bound, store = read_arguments(pipeline, store_and_values)
     if site_file:
-        return plan_for(site_file, bound, study, store, {"workers": workers, **wishes})
+        words = (pipeline, store_and_values, device)
+        return plan_for(site_file, words, {"workers": workers, **wishes})
+    study, bound, store = read_arguments(pipeline, store_and_values, device)
     if given := [name for name, value in wishes.items() if value and value != "array"]:
         raise SweepError(f"--{given[0]} goes with --site FILE: it is about a cluster's jobs.")
     found = estimate(bound, study, store, workers)

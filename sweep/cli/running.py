@@ -8,6 +8,7 @@ import click
 
 from sweep.cli.arguments import accept_changes, read_arguments, read_values, rest, workers
 from sweep.cli.command import Command, command, pipeline_argument, store_argument
+from sweep.cli.device import device
 from sweep.cli.words import finish
 from sweep.options import Options
 from sweep.progress import make_reporter
@@ -74,13 +75,14 @@ def _options(store: Path, how: dict[str, Any]) -> Options:
 @command
 @pipeline_argument
 @rest
+@device
 @_how_to_run
-def run(pipeline: str, store_and_values: tuple[str, ...], **how: Any) -> int:
+def run(pipeline: str, store_and_values: tuple[str, ...], device: str | None, **how: Any) -> int:
     """Compute what is missing of a sweep.
 
     STORE is made if need be  [default: runs/PIPELINE.zarr].
     """
-    study, bound, store = read_arguments(pipeline, store_and_values)
+    study, bound, store = read_arguments(pipeline, store_and_values, device)
     return finish(execute(bound, study, store, _options(store, how), make_reporter()))
 
 

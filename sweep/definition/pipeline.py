@@ -21,6 +21,7 @@ from sweep.definition.stage import MISSING, Parameter, Stage
 from sweep.errors import DefinitionError, did_you_mean
 
 Values = dict[str, Any]
+DEVICE, CUDA = "device", "cuda"  # a parameter that may be so, of a study that knows GPUs
 Listed = TypeVar("Listed")
 
 
@@ -37,7 +38,7 @@ class Pipeline:
     coords
         The dimensions inside outputs.
     needs
-        What one point needs of a machine.
+        What one point needs of a machine; where it computes with ``device="cuda"``, a GPU at least.
     units
         CF units of parameters that are no axes; left out, they are dimensionless.
     entropy
@@ -52,7 +53,7 @@ class Pipeline:
     stages: tuple[Stage, ...]
     axes: tuple[Axis, ...]
     coords: tuple[Coord, ...]
-    needs: Needs
+    declared_needs: Needs
     units: Mapping[str, str]
     entropy: int
     constants: Mapping[str, Any] = field(default_factory=dict)  # those set by a caller
@@ -77,7 +78,7 @@ class Pipeline:
         object.__setattr__(self, "coords", coords)
         if not isinstance(needs, (Needs, NoneType)):
             raise DefinitionError(f"needs= takes Needs(cores=..., memory=...), not {needs!r}.")
-        object.__setattr__(self, "needs", needs or Needs())
+        object.__setattr__(self, "declared_needs", needs or Needs())
         object.__setattr__(self, "entropy", entropy)
         if not isinstance(entropy, int) or entropy < 0:
             raise DefinitionError(f"entropy={entropy!r}: give a whole number, 0 or more.")
@@ -135,6 +136,25 @@ class Pipeline:
         """The value of each parameter that is not swept; `missing` ones are left out."""
         values = {n: p.default for n, p in self.parameters.items()} | dict(self.constants)
         return {n: v for n, v in values.items() if n not in self.swept and v is not MISSING}
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What one point needs of a machine: what is declared, and a GPU if it computes on one."""
+        needs = self.declared_needs
+        return replace(needs, gpus=max(1, needs.gpus)) if self.is_on_gpus else needs
+
+    @property
+    def is_on_gpus(self) -> bool:
+        """Tell whether points compute on GPUs because a parameter says so.
+
+        That is ``device``, if "cuda" is one of its choices.
+        """
+        if DEVICE not in self.parameters or CUDA not in self.parameters[DEVICE].choices:
+            return False
+        swept = [
+            axis.columns[axis.names.index(DEVICE)] for axis in self.axes if DEVICE in axis.names
+        ]
+        return CUDA in swept[0] if swept else self.fixed.get(DEVICE) == CUDA
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -221,7 +241,7 @@ class Pipeline:
             self.stages,
             axes=axes,
             coords=self.coords,
-            needs=self.needs,
+            needs=self.declared_needs,
             units=self.units,
             entropy=self.entropy,
             constants=constants,
