@@ -179,20 +179,20 @@ def hermite(
     kept: np.ndarray,
     position_history: np.ndarray,
     velocity_history: np.ndarray,
-) -> int:
+) -> bool:
     """Fill intervals of dt (above 0) with Hermite steps, one length for all bodies, on one thread.
 
     Order 4, predict-evaluate-correct: Makino & Aarseth 1992. An interval's rest is cut into equal
     steps no longer than Aarseth's criterion of accuracy eta (above 0) says; where a step turns out
-    more than twice too long, it is taken again. Returns the number of steps; 0 where they came to
-    nothing because bodies meet in one point, the histories being unfinished then.
+    more than twice too long, it is taken again. Returns whether it came to the end: where bodies
+    meet in one point, steps come to nothing, and the histories stay unfinished.
     """
     acceleration, jerk = np.empty_like(position), np.empty_like(position)
     state = position, velocity, acceleration, jerk
     new_position, new_velocity = np.empty_like(position), np.empty_like(position)
     new_acceleration, new_jerk = np.empty_like(position), np.empty_like(position)
     gravity.accelerations_and_jerks(position, velocity, mass, softening, g, acceleration, jerk)
-    longest, steps, done = dt, 0, 0
+    longest, done = dt, 0
     for frame in range(kept.size):
         for _ in range(kept[frame] - done):
             left = dt
@@ -200,17 +200,60 @@ def hermite(
                 pieces = max(np.ceil(left / longest), 1.0)
                 step = left / pieces
                 if not step > SHORTEST * dt:
-                    return 0
+                    return False
                 predict(state, step, new_position, new_velocity)
                 gravity.accelerations_and_jerks(
                     new_position, new_velocity, mass, softening, g, new_acceleration, new_jerk
                 )
                 longest = longest_step(state, step, new_acceleration, new_jerk, eta)
-                steps += 1
                 if step <= 2 * longest:
                     correct(state, step, new_acceleration, new_jerk)
                     left = left - step if pieces > 1 else 0.0
         done = kept[frame]
         keep(position, frame, position_history)
         keep(velocity, frame, velocity_history)
-    return steps
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def hermite_parallel(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    mass: np.ndarray,
+    softening: float,
+    g: float,
+    eta: float,
+    dt: float,
+    kept: np.ndarray,
+    position_history: np.ndarray,
+    velocity_history: np.ndarray,
+) -> bool:
+    """Follow bodies as `hermite` does, the forces shared among threads."""
+    acceleration, jerk = np.empty_like(position), np.empty_like(position)
+    state = position, velocity, acceleration, jerk
+    new_position, new_velocity = np.empty_like(position), np.empty_like(position)
+    new_acceleration, new_jerk = np.empty_like(position), np.empty_like(position)
+    gravity.accelerations_and_jerks_parallel(
+        position, velocity, mass, softening, g, acceleration, jerk
+    )
+    longest, done = dt, 0
+    for frame in range(kept.size):
+        for _ in range(kept[frame] - done):
+            left = dt
+            while left > 0:
+                pieces = max(np.ceil(left / longest), 1.0)
+                step = left / pieces
+                if not step > SHORTEST * dt:
+                    return False
+                predict(state, step, new_position, new_velocity)
+                gravity.accelerations_and_jerks_parallel(
+                    new_position, new_velocity, mass, softening, g, new_acceleration, new_jerk
+                )
+                longest = longest_step(state, step, new_acceleration, new_jerk, eta)
+                if step <= 2 * longest:
+                    correct(state, step, new_acceleration, new_jerk)
+                    left = left - step if pieces > 1 else 0.0
+        done = kept[frame]
+        keep(position, frame, position_history)
+        keep(velocity, frame, velocity_history)
+    return True
