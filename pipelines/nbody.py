@@ -155,13 +155,13 @@ def evolve(
         if not 0 < value < np.inf:
             raise ValueError(f"{name} = {value}: take a finite value above 0.")
     mass, position, velocity = (np.array(array, dtype=np.float64) for array in initial_state)
-    number = method_number(method, precision, integrator, len(mass))
     if not 0 <= theta <= 1:
         raise ValueError(f"theta = {theta}: take 0 (all pairs) to 1 (quickest).")
     if method == "neighbours" and not 1 <= neighbours < len(mass):
         raise ValueError(
             f"neighbours = {neighbours} of {len(mass)} bodies: take 1 to {len(mass) - 1}."
         )
+    number = method_number(method, precision, integrator, len(mass))
 
     histories = np.empty((frames, *position.shape)), np.empty((frames, *position.shape))
     several, arrived = threads_pay(len(mass)), True
@@ -220,9 +220,9 @@ def diagnose(
     potential = potential_energies(position_history, mass, softening, g)
     momentum = mass @ velocity_history
     spin = np.sum(np.cross(position_history, weights * velocity_history), axis=1)
-    centre = mass @ position_history / total
     energy = kinetic + potential
     with np.errstate(divide="ignore", invalid="ignore"):  # no mass, or exactly no energy
+        centre = mass @ position_history / total
         error = float(np.max(np.abs(energy - energy[0]) / np.abs(energy[0])))
         virial = -2 * kinetic / potential
     return Diagnostics(
