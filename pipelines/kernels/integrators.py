@@ -40,11 +40,7 @@ def compose(
     position: np.ndarray,
     velocity: np.ndarray,
     mass: np.ndarray,
-    method: int,
-    softening: float,
-    g: float,
-    theta: float,
-    neighbours: int,
+    law: forces.Law,
     dt: float,
     fractions: np.ndarray,
     kept: np.ndarray,
@@ -54,18 +50,16 @@ def compose(
     """Take steps of leapfrog, kick-drift-kick, for the given fractions of dt, on one thread.
 
     dt may be negative: fractions that read the same backwards make a reversible integrator.
-    Source: Dehnen & Read 2011, section 5. `method` and what it needs are those of `forces`.
+    Source: Dehnen & Read 2011, section 5 (see `gravity`).
     """
     acceleration, done = np.empty_like(position), 0
-    forces.accelerations(method, position, mass, softening, g, theta, neighbours, acceleration)
+    forces.accelerations(law, position, mass, acceleration)
     for frame in range(kept.size):
         for _ in range(kept[frame] - done):
             for step in dt * fractions:
                 add(velocity, 0.5 * step, acceleration)
                 add(position, step, velocity)
-                forces.accelerations(
-                    method, position, mass, softening, g, theta, neighbours, acceleration
-                )
+                forces.accelerations(law, position, mass, acceleration)
                 add(velocity, 0.5 * step, acceleration)
         done = kept[frame]
         keep(position, frame, position_history)
@@ -77,11 +71,7 @@ def compose_parallel(
     position: np.ndarray,
     velocity: np.ndarray,
     mass: np.ndarray,
-    method: int,
-    softening: float,
-    g: float,
-    theta: float,
-    neighbours: int,
+    law: forces.Law,
     dt: float,
     fractions: np.ndarray,
     kept: np.ndarray,
@@ -90,17 +80,13 @@ def compose_parallel(
 ) -> None:
     """Take steps as `compose` does, the forces shared among threads."""
     acceleration, done = np.empty_like(position), 0
-    forces.accelerations_parallel(
-        method, position, mass, softening, g, theta, neighbours, acceleration
-    )
+    forces.accelerations_parallel(law, position, mass, acceleration)
     for frame in range(kept.size):
         for _ in range(kept[frame] - done):
             for step in dt * fractions:
                 add(velocity, 0.5 * step, acceleration)
                 add(position, step, velocity)
-                forces.accelerations_parallel(
-                    method, position, mass, softening, g, theta, neighbours, acceleration
-                )
+                forces.accelerations_parallel(law, position, mass, acceleration)
                 add(velocity, 0.5 * step, acceleration)
         done = kept[frame]
         keep(position, frame, position_history)

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipelines.kernels import forces
 from pipelines.nbody import (
     FEWEST_BODIES_FOR_THREADS,
+    FEWEST_BODIES_FOR_TREE,
     RESOLUTIONS,
     Bodies,
     body_numbers,
@@ -12,14 +14,16 @@ from pipelines.nbody import (
     evolve,
     initial_state,
     lagrangian_radii,
+    law_of,
     pipeline,
 )
 
 SCALE = 3 * np.pi / 16  # scale radius of the Plummer sphere
 
 
-def energies(orbits, softening, g=1.0):
-    return diagnose(orbits.position_history, orbits.velocity_history, orbits.mass, softening, g)
+def energies(orbits, softening, g=1.0, **law):
+    histories = orbits.position_history, orbits.velocity_history
+    return diagnose(*histories, orbits.mass, softening, g, **law)
 
 
 def energies_at_start(bodies, g=1.0):
@@ -237,7 +241,6 @@ def test_refused_bodies_say_what_to_take(wrong, remedy):
         ({"integrator": "hermite", "method": "tree"}, "method = 'tree': take 'direct'"),
         ({"precision": "float32", "method": "tree"}, "method = 'tree': take 'direct'"),
         ({"theta": 1.5}, r"theta = 1\.5: take 0 \(all pairs\) to 1"),
-        ({"method": "neighbours", "neighbours": 2}, "2 of 2 bodies: take 1 to 1"),
     ],
 )
 def test_refused_steps_say_what_to_take(wrong, remedy):
@@ -309,6 +312,28 @@ def test_other_ways_to_follow_bodies_agree_with_small_steps(setting):
     orbits = evolve(bodies, 0.1, dt=1 / 256, steps=128, **setting)
 
     np.testing.assert_allclose(orbits.position, reference.position, atol=1e-4)
+
+
+def test_the_method_auto_takes_the_tree_for_many_bodies_only_and_never_for_hermite():
+    def law(n, method="auto", precision="float64", integrator="leapfrog"):
+        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7)
+
+    assert law(FEWEST_BODIES_FOR_TREE - 1) == law(10**6, "direct") == forces.Direct(0.1, 1.0)
+    assert law(FEWEST_BODIES_FOR_TREE) == law(9, "tree") == forces.Tree(0.1, 1.0, 0.7)
+    assert law(10**6, integrator="hermite") == forces.Direct(0.1, 1.0)
+    assert law(10**6, precision="float32") == forces.DirectFloat32(0.1, 1.0)
+
+
+def test_bodies_pulled_by_a_tree_move_as_those_that_pull_all_others():
+    bodies = initial_state(n=500, seed=3)
+
+    direct = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3)
+    tree = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="tree", theta=0.5)
+
+    assert 0 < np.abs(tree.position - direct.position).max() < 2e-3
+    exact, lumped = energies(direct, 0.1), energies(tree, 0.1, method="tree", theta=0.5)
+    np.testing.assert_allclose(lumped.potential_energy, exact.potential_energy, rtol=1e-3)
+    assert lumped.energy_error < 1e-3
 
 
 def test_the_dimension_body_is_as_large_as_the_profile_has_bodies():

@@ -23,14 +23,13 @@ def composed(
     fractions=integrators.LEAPFROG,
     softening=0.1,
     compose=integrators.compose,
-    method=forces.DIRECT,
+    law=forces.Direct,
 ):
     """Positions and velocities at the end, and their histories; steps are those of all frames."""
     position, velocity, mass = (array.copy() for array in bodies)
     kept = np.atleast_1d(steps)
     histories = np.empty((len(kept), *position.shape)), np.empty((len(kept), *position.shape))
-    law = (method, softening, 1.0, 0.5, 16)
-    compose(position, velocity, mass, *law, dt, fractions, kept, *histories)
+    compose(position, velocity, mass, law(softening, 1.0), dt, fractions, kept, *histories)
     return position, velocity, *histories
 
 
@@ -238,6 +237,6 @@ def test_forces_in_float32_lead_to_nearly_the_same_place():
     bodies = random_bodies(20)
 
     double = composed(bodies, 0.01, 50)[0]
-    single = composed(bodies, 0.01, 50, method=forces.DIRECT_FLOAT32)[0]
+    single = composed(bodies, 0.01, 50, law=forces.DirectFloat32)[0]
 
     assert 0 < np.abs(single - double).max() < 1e-4

@@ -8,7 +8,7 @@ import sys
 import numba
 import numpy as np
 
-from pipelines.kernels import gravity, heat, integrators
+from pipelines.kernels import forces, gravity, heat, integrators
 
 
 def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():
@@ -34,8 +34,8 @@ def digests(advance_heat, accelerations, potentials, compose, hermite):
     accelerations(position, mass, 0.01, 1.1, acceleration)
     potentials(position, mass, 0.01, 1.1, potential)
     kept, history = np.array([7]), np.empty((2, 1, 53, 3))
-    law, step, histories = (0, 0.01, 1.1, 0.5, 16), (0.01, integrators.YOSHIDA), (*history,)
-    compose(position, velocity, mass, *law, *step, kept, *histories)
+    law, step, histories = forces.Direct(0.01, 1.1), (0.01, integrators.YOSHIDA), (*history,)
+    compose(position, velocity, mass, law, *step, kept, *histories)
     hermite(position, velocity, mass, 0.1, 1.1, 0.02, 0.03, kept // 3, *histories)
     results = (plate, acceleration, potential, position, velocity, history)
     return [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
