@@ -144,8 +144,8 @@ def evolve(
 
     integrator: "leapfrog", order 2, and "yoshida", order 4 at three times the cost, are reversible
     and keep the energy's error small for ever at steps that resolve all encounters; "hermite",
-    order 4, fills each dt with as many steps as the accuracy eta (above 0) needs, which goes with
-    the root of the step; its method is "direct", in float64.
+    order 4, fills each dt with as many steps as the accuracy eta (above 0) asks for: their length
+    goes with its root, the error with its square. Its method is "direct", in float64.
 
     Kept are the instants after round(linspace(0, steps, frames)) steps; frames is at most steps +
     1, and at least 2 unless steps is 0. The bodies given are not changed. Raises ValueError for a
