@@ -48,6 +48,7 @@ LEAF = 2  # blocks in a leaf, at most
 GROUP = 6  # blocks in a group, at most
 SHARES = 256  # parts that threads take one after the other
 PARTS = 8  # parts of the bodies, at least, of which threads build a tree each
+ALONE = 512  # blocks below which one thread builds a tree, in less than 1 ms
 WORKERS = 64  # threads of use
 NEAREST = 1e-150  # [length^2] keeps 1 / s^3 of a body and itself finite, and is lost in all else
 TERMS = 11  # numbers that describe a lump: centre, mass, -3 S, its trace halved
@@ -328,7 +329,9 @@ def build_parallel(mass: np.ndarray, theta: float, tree: Tree) -> int:
     instead of one per level took a fifth of the time there, and is a tenth slower on idle cores.
     """
     blocks = len(tree.x) // BLOCK
-    large = max(blocks // PARTS, LEAF)
+    if blocks < ALONE:
+        return int(build(mass, theta, tree))
+    large = blocks // PARTS
     plan = np.empty((2 * blocks, 5), np.int64)
     plan[0, FIRST], plan[0, LAST], plan[0, PARENT] = 0, blocks, -1
     row, end = 0, 1

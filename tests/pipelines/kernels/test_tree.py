@@ -286,10 +286,10 @@ def test_bodies_on_few_places_are_pulled_as_by_direct_summation(position, theta)
     np.testing.assert_allclose(depth, potential, rtol=bound)
 
 
-@given(st.integers(1, 300), st.integers(0, 2**32))
-@settings(max_examples=30)
-def test_threads_build_the_same_tree(n, seed):
-    position, mass = gaussian(n, seed)
+@pytest.mark.parametrize("bodies", [gaussian, plummer])
+def test_threads_build_the_same_tree(bodies):
+    n = tree.BLOCK * tree.ALONE + 1003
+    position, mass = bodies(n)
     one, many = tree.sow(position), tree.sow(position)
 
     root, same = tree.build(mass, 0.5, one), tree.build_parallel(mass, 0.5, many)
@@ -354,16 +354,18 @@ def test_processors_without_vectors_of_64_bytes_give_the_same_to_rounding(tmp_pa
 
 
 def write_forces(path):
-    position, mass = gaussian(1009)
-    pull = accelerated(tree.accelerations, position, mass / 1009, 0.6)
-    depth = sunk(tree.potentials, position, mass / 1009, 0.6)
+    n = tree.BLOCK * tree.ALONE + 9
+    position, mass = gaussian(n)
+    mass /= n
+    pull = accelerated(tree.accelerations, position, mass, 0.6)
+    depth = sunk(tree.potentials, position, mass, 0.6)
     np.savez(path, pull=pull, depth=depth)
     print(digest(pull, depth))
     if "NUMBA_NUM_THREADS" in os.environ:
         for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
             numba.set_num_threads(threads)
-            pull = accelerated(tree.accelerations_parallel, position, mass / 1009, 0.6)
-            depth = sunk(tree.potentials_parallel, position, mass / 1009, 0.6)
+            pull = accelerated(tree.accelerations_parallel, position, mass, 0.6)
+            depth = sunk(tree.potentials_parallel, position, mass, 0.6)
             print(digest(pull, depth))
 
 
