@@ -30,7 +30,7 @@ from pipelines.frames import frame_numbers, kept_steps
 from pipelines.kernels import forces, gravity, integrators, tree
 from sweep import Axis, Coord, Needs, Pipeline, Var
 
-Method = Literal["auto", "direct", "tree"]
+Method = Literal["auto", "direct", "tree", "neighbours"]
 Integrator = Literal["leapfrog", "yoshida", "hermite"]
 Precision = Literal["float64", "float32"]
 
@@ -132,6 +132,7 @@ def evolve(
     method: Method = "auto",
     precision: Precision = "float64",
     theta: float = 0.5,
+    neighbours: int = 16,
     eta: float = 0.01,
 ) -> Orbits:
     """Follow the bodies for `steps` (at least 0) steps of length dt (above 0).
@@ -139,8 +140,9 @@ def evolve(
     Forces are those of Plummer softening (at least 0), found by method: "direct", all pairs;
     "tree", distant bodies in lumps as large as theta (0, all pairs, to 1) lets them be: at 0.5,
     forces are right to 5e-4; "auto", the tree from 8,000 bodies on, where it is more than twice as
-    quick. In precision "float32", all pairs are computed with 7 digits, at twice the speed; bodies
-    are followed in float64 all the same.
+    quick; "neighbours", so many nearest other bodies alone, as in the teaching example: neither
+    momentum nor energy is kept. In precision "float32", all pairs are computed with 7 digits, at
+    twice the speed; bodies are followed in float64 all the same.
 
     integrator: "leapfrog", order 2, and "yoshida", order 4 at three times the cost, are reversible
     and keep the energy's error small for ever at steps that resolve all encounters; "hermite",
@@ -160,7 +162,7 @@ def evolve(
     mass, position, velocity = (np.array(array, dtype=np.float64) for array in initial_state)
     if not 0 <= theta <= 1:
         raise ValueError(f"theta = {theta}: take 0 (all pairs) to 1 (quickest).")
-    law = law_of(len(mass), method, precision, integrator, softening, g, theta)
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
 
     histories = np.empty((frames, *position.shape)), np.empty((frames, *position.shape))
     several, arrived = threads_pay(len(mass)), True
@@ -185,6 +187,7 @@ def law_of(
     softening: float,
     g: float,
     theta: float,
+    neighbours: int,
 ) -> forces.Law:
     """Return the law that n bodies follow; raise ValueError where its parameters do not agree."""
     for name, value, allowed in (
@@ -203,6 +206,10 @@ def law_of(
         raise ValueError(f"{culprit} cannot be had with method = {method!r}: take 'direct'.")
     if single:
         return forces.DirectFloat32(float(softening), float(g))
+    if method == "neighbours":
+        if not 1 <= neighbours < n:
+            raise ValueError(f"neighbours = {neighbours} of {n} bodies: take 1 to {n - 1}.")
+        return forces.Neighbours(float(softening), float(g), int(neighbours))
     if method == "tree" or (method == "auto" and not adaptive and n >= FEWEST_BODIES_FOR_TREE):
         return forces.Tree(float(softening), float(g), float(theta))
     return forces.Direct(float(softening), float(g))
@@ -218,6 +225,7 @@ def diagnose(
     precision: Precision = "float64",
     integrator: Integrator = "leapfrog",
     theta: float = 0.5,
+    neighbours: int = 16,
 ) -> Diagnostics:
     """Return what histories (frame, body, xyz) of bodies of some mass (body,) keep, and how well.
 
@@ -225,12 +233,12 @@ def diagnose(
     first; the drifts are the lengths of what the vectors have changed by since then. In an
     equilibrium the virial ratio is 1 (a little more with softening). A Lagrangian radius is the
     distance of the body with which a fraction of the mass is reached, from the centre of mass
-    outwards. softening, g and what decides on the law of the forces are those of `evolve`:
-    potentials are summed by the tree where forces were.
+    outwards. softening, g and what decides on the law of the forces are those of `evolve`; but
+    potential energies are those of all pairs for the method "neighbours", too.
     """
     total, weights = mass.sum(), mass[:, None]
     kinetic = 0.5 * np.sum(weights * velocity_history**2, axis=(1, 2))
-    law = law_of(len(mass), method, precision, integrator, softening, g, theta)
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
     potential = potential_energies(position_history, mass, law)
     momentum = mass @ velocity_history
     spin = np.sum(np.cross(position_history, weights * velocity_history), axis=1)
@@ -258,8 +266,10 @@ def potential_energies(
     position_history: np.ndarray, mass: np.ndarray, law: forces.Law
 ) -> np.ndarray:
     """Return the potential energy (frame,) of all pairs."""
-    kernels, several = tree if isinstance(law, forces.Tree) else gravity, threads_pay(len(mass))
-    potentials = kernels.potentials_parallel if several else kernels.potentials
+    if isinstance(law, forces.Neighbours):
+        law = forces.Direct(law.softening, law.g)
+    kernels = tree if isinstance(law, forces.Tree) else gravity
+    potentials = kernels.potentials_parallel if threads_pay(len(mass)) else kernels.potentials
     at_bodies = np.empty((len(position_history), len(mass)))
     for position, out in zip(position_history, at_bodies, strict=True):
         potentials(position, mass, *law, out)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from pipelines.kernels import gravity, tree
+from pipelines.kernels import gravity, neighbours, tree
 
 
 class Direct(NamedTuple):
@@ -36,7 +36,15 @@ class Tree(NamedTuple):
     theta: float
 
 
-Law = Direct | DirectFloat32 | Tree
+class Neighbours(NamedTuple):
+    """The nearest `neighbours` other bodies of each body only."""
+
+    softening: float
+    g: float
+    neighbours: int
+
+
+Law = Direct | DirectFloat32 | Tree | Neighbours
 
 
 def accelerations(law: Law, position: np.ndarray, mass: np.ndarray, out: np.ndarray) -> None:
@@ -67,6 +75,9 @@ SERIAL: dict[type, Callable[..., None]] = {
     Tree: lambda law, position, mass, out: tree.accelerations(
         position, mass, law.softening, law.g, law.theta, out
     ),
+    Neighbours: lambda law, position, mass, out: neighbours.accelerations(
+        position, mass, law.softening, law.g, law.neighbours, out
+    ),
 }
 PARALLEL: dict[type, Callable[..., None]] = {
     Direct: lambda law, position, mass, out: gravity.accelerations_parallel(
@@ -77,6 +88,9 @@ PARALLEL: dict[type, Callable[..., None]] = {
     ),
     Tree: lambda law, position, mass, out: tree.accelerations_parallel(
         position, mass, law.softening, law.g, law.theta, out
+    ),
+    Neighbours: lambda law, position, mass, out: neighbours.accelerations_parallel(
+        position, mass, law.softening, law.g, law.neighbours, out
     ),
 }
 

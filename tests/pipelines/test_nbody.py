@@ -240,6 +240,7 @@ def test_refused_bodies_say_what_to_take(wrong, remedy):
         ({"integrator": "hermite", "precision": "float32"}, "take precision = 'float64'"),
         ({"integrator": "hermite", "method": "tree"}, "method = 'tree': take 'direct'"),
         ({"precision": "float32", "method": "tree"}, "method = 'tree': take 'direct'"),
+        ({"method": "neighbours", "neighbours": 2}, "2 of 2 bodies: take 1 to 1"),
         ({"theta": 1.5}, r"theta = 1\.5: take 0 \(all pairs\) to 1"),
     ],
 )
@@ -316,12 +317,29 @@ def test_other_ways_to_follow_bodies_agree_with_small_steps(setting):
 
 def test_the_method_auto_takes_the_tree_for_many_bodies_only_and_never_for_hermite():
     def law(n, method="auto", precision="float64", integrator="leapfrog"):
-        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7)
+        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7, 5)
 
     assert law(FEWEST_BODIES_FOR_TREE - 1) == law(10**6, "direct") == forces.Direct(0.1, 1.0)
     assert law(FEWEST_BODIES_FOR_TREE) == law(9, "tree") == forces.Tree(0.1, 1.0, 0.7)
     assert law(10**6, integrator="hermite") == forces.Direct(0.1, 1.0)
     assert law(10**6, precision="float32") == forces.DirectFloat32(0.1, 1.0)
+    assert law(9, "neighbours") == forces.Neighbours(0.1, 1.0, 5)
+
+
+def test_bodies_pulled_by_all_others_as_their_neighbours_move_as_by_direct_sums():
+    bodies = initial_state(n=20, seed=3)
+
+    direct = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3)
+    all_others = evolve(
+        bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="neighbours", neighbours=19
+    )
+    few = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="neighbours", neighbours=3)
+
+    np.testing.assert_allclose(all_others.position, direct.position, rtol=0, atol=1e-11)
+    assert np.abs(few.position - direct.position).max() > 0.01
+    found = energies(few, 0.1, method="neighbours", neighbours=3)
+    pairs = energies(few, 0.1, method="direct")
+    np.testing.assert_array_equal(found.potential_energy, pairs.potential_energy)
 
 
 def test_bodies_pulled_by_a_tree_move_as_those_that_pull_all_others():
