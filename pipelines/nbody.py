@@ -10,29 +10,39 @@ too small for it, the error is large and differs from seed to seed. With `ds` th
 
 All numbers are in N-body units (Heggie & Mathieu 1986), which have no dimension: g = 1, total mass
 1, total energy -1/4.
+
+Other questions are a matter of parameters. `profile`: what the bodies are at the start; `method`:
+how their forces are found; `integrator`: how they are followed, at a fixed step or, by "hermite",
+at steps as short as close encounters need. Three bodies that throw one out, and what accuracy does
+to them:
+
+    sweep run pipelines/nbody.py profile=pythagorean integrator=hermite softening=0 seed=0
+        dt=1 steps=70 frames=71 eta=1e-2,1e-3,1e-4
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numba
 import numpy as np
 
+from pipelines.bodies import DRAWN, KNOWN, Bodies, number_of_bodies, read
 from pipelines.frames import frame_numbers, kept_steps
-from pipelines.kernels import gravity
+from pipelines.kernels import forces, gravity, integrators, tree
 from sweep import Axis, Coord, Needs, Pipeline, Var
 
-# Measured: starting threads costs 10 to 40 us a step, one thread does 256 bodies in 300 us.
+Method = Literal["auto", "direct", "tree", "neighbours"]
+Integrator = Literal["leapfrog", "yoshida", "hermite"]
+Precision = Literal["float64", "float32"]
+
+# Measured: 128 bodies take 12 us on one thread and on two, 256 bodies 43 and 29 us.
 FEWEST_BODIES_FOR_THREADS = 256
+# Measured: of 8,000 bodies, all pairs take 52 ms, the tree 21 ms at theta = 0.5 with an error of
+# 4e-4; of 2,000 both take 3 ms. Digits are given away for a factor of more than two only.
+FEWEST_BODIES_FOR_TREE = 8_000
 # Four time units each: the steps of one run differ in length only.
 RESOLUTIONS = [(1 / 32, 128), (1 / 64, 256), (1 / 128, 512), (1 / 256, 1024), (1 / 512, 2048)]
-
-
-class Bodies(NamedTuple):
-    """Bodies at the start: masses (body,), positions and velocities (body, xyz)."""
-
-    initial_mass: np.ndarray
-    initial_position: np.ndarray
-    initial_velocity: np.ndarray
+FRACTIONS = np.array([0.1, 0.5, 0.9])  # of the mass, inside of the Lagrangian radii
+COMPOSITIONS = {"leapfrog": integrators.LEAPFROG, "yoshida": integrators.YOSHIDA}
 
 
 class Orbits(NamedTuple):
@@ -46,58 +56,64 @@ class Orbits(NamedTuple):
     velocity_history: np.ndarray
 
 
-class Energies(NamedTuple):
-    """Energies on the way, and how well their sum is kept."""
+class Diagnostics(NamedTuple):
+    """What is conserved, or should be, and how the bodies are spread, on the way."""
 
     kinetic_energy: Annotated[np.ndarray, Var(("frame",), "1", "kinetic energy")]
     potential_energy: Annotated[np.ndarray, Var(("frame",), "1", "potential energy, softened")]
+    total_energy: Annotated[np.ndarray, Var(("frame",), "1", "total energy")]
     energy_error: Annotated[float, Var((), "1", "largest relative change of the total energy")]
+    momentum: Annotated[np.ndarray, Var(("frame", "xyz"), "1", "momentum")]
+    momentum_drift: Annotated[np.ndarray, Var(("frame",), "1", "change of the momentum")]
+    angular_momentum: Annotated[np.ndarray, Var(("frame", "xyz"), "1", "angular momentum about 0")]
+    angular_momentum_drift: Annotated[
+        np.ndarray, Var(("frame",), "1", "change of the angular momentum")
+    ]
+    virial_ratio: Annotated[
+        np.ndarray, Var(("frame",), "1", "twice the kinetic over minus the potential energy")
+    ]
+    centre_of_mass: Annotated[np.ndarray, Var(("frame", "xyz"), "1", "centre of mass")]
+    lagrangian_radius: Annotated[
+        np.ndarray,
+        Var(("frame", "fraction"), "1", "distance from the centre of mass that holds a fraction"),
+    ]
 
 
 def initial_state(
-    n: int = 200, seed: int = 0, profile: Literal["gaussian", "plummer"] = "plummer", g: float = 1.0
+    n: int | None = None,
+    seed: int = 0,
+    profile: str = "plummer",
+    g: float = 1.0,
+    eccentricity: float = 0.5,
 ) -> Bodies:
-    """Draw n bodies (at least 2), the same for the same seed.
+    """Return the bodies at the start, the same for the same seed.
 
-    profile "gaussian": masses uniform in [0, 1), positions standard normal, at rest. profile
-    "plummer": equal masses of sum 1 in an equilibrium for this g (above 0), of scale radius
-    3 pi / 16, so that the total energy is -g / 4 but for the scatter of the draw; centre of mass
-    at rest at 0. Raises ValueError for a value outside its range.
+    profile, each explained at the function of its name in `pipelines.bodies`:
+
+    * drawn, n of them (at least 2; 200 where n is None), centre of mass at rest at 0 but for the
+      first: "gaussian", the teaching example; "plummer", a cluster in equilibrium; "cold-sphere",
+      which falls in on itself; "disk", turning about a central mass;
+    * known: "two-body", an ellipse of some eccentricity (0 to below 1); "figure-eight" and
+      "pythagorean", problems of three bodies;
+    * the path of a file that ends in .npz or .zarr and holds the arrays mass (body,), position and
+      velocity (body, xyz), which are taken as they are.
+
+    Where the profile says how many bodies there are, n is None or this number. All velocities but
+    a file's go with the root of g (above 0). Raises ValueError for a value outside its range,
+    FileNotFoundError where there is no such file.
     """
-    if n < 2:
-        raise ValueError(f"n = {n}: take at least 2 bodies.")
+    n = number_of_bodies(n, profile)
     if not 0 < g < np.inf:
         raise ValueError(f"g = {g}: take a finite value above 0.")
-    rng = np.random.default_rng(seed)
-    if profile == "gaussian":
-        return Bodies(rng.random(n), rng.standard_normal((n, 3)), np.zeros((n, 3)))
-    if profile == "plummer":
-        position, velocity = plummer_sphere(n, rng)
-        return Bodies(np.full(n, 1 / n), position, np.sqrt(g) * velocity)
-    raise ValueError(f"profile = {profile!r} is unknown: take 'gaussian' or 'plummer'.")
-
-
-def plummer_sphere(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and velocities (body, xyz) of an equilibrium sphere in N-body units, g = 1.
-
-    Source: Aarseth, Henon & Wielen 1974, Astron. Astrophys. 37, 183, appendix. They draw the
-    speed q (in units of that of escape) by rejection from q^2 (1 - q^2)^(7/2); that is the law of
-    the root of a beta(3/2, 9/2) variate, which is drawn here.
-    """
-    scale = 3 * np.pi / 16
-    enclosed = rng.random(n) ** (1 / 3)  # third root of the mass inside the body's radius
-    radius = enclosed / np.sqrt(1 - enclosed**2)
-    speed = np.sqrt(rng.beta(1.5, 4.5, n)) * np.sqrt(2) * (1 + radius**2) ** -0.25
-    position = scale * radius[:, None] * directions(n, rng)
-    velocity = scale**-0.5 * speed[:, None] * directions(n, rng)
-    return position - position.mean(axis=0), velocity - velocity.mean(axis=0)
-
-
-def directions(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n unit vectors (body, xyz), uniform on the sphere (Muller 1959: scaled normal ones)."""
-    vectors = rng.standard_normal((n, 3))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
+    if not 0 <= eccentricity < 1:
+        raise ValueError(f"eccentricity = {eccentricity}: take 0 or more, and less than 1.")
+    if profile in DRAWN:
+        bodies = DRAWN[profile](n, np.random.default_rng(seed))
+    elif profile in KNOWN:
+        bodies = KNOWN[profile](eccentricity)
+    else:
+        return read(profile)
+    return bodies._replace(initial_velocity=np.sqrt(g) * bodies.initial_velocity)
 
 
 def threads_pay(n: int) -> bool:
@@ -112,32 +128,91 @@ def evolve(
     steps: int = 256,
     g: float = 1.0,
     frames: int = 33,
+    integrator: Integrator = "leapfrog",
+    method: Method = "auto",
+    precision: Precision = "float64",
+    theta: float = 0.5,
+    neighbours: int = 16,
+    eta: float = 0.01,
 ) -> Orbits:
-    """Follow the bodies by leapfrog for `steps` (at least 0) steps of length dt (above 0).
+    """Follow the bodies for `steps` (at least 0) steps of length dt (above 0).
 
-    Forces are those of Plummer softening (at least 0). Kept are the instants after
-    round(linspace(0, steps, frames)) steps; frames is at most steps + 1, and at least 2 unless
-    steps is 0. The bodies given are not changed. Raises ValueError for a value outside its range,
-    FloatingPointError where bodies met in one point.
+    Forces are those of Plummer softening (at least 0), found by method: "direct", all pairs;
+    "tree", distant bodies in lumps as large as theta (0, all pairs, to 1) lets them be: at 0.5,
+    forces are right to 5e-4; "auto", the tree from 8,000 bodies on, where it is more than twice as
+    quick; "neighbours", so many nearest other bodies alone, as in the teaching example: neither
+    momentum nor energy is kept. In precision "float32", all pairs are computed with 7 digits, at
+    twice the speed; bodies are followed in float64 all the same.
+
+    integrator: "leapfrog", order 2, and "yoshida", order 4 at three times the cost, are reversible
+    and keep the energy's error small for ever at steps that resolve all encounters; "hermite",
+    order 4, fills each dt with as many steps as the accuracy eta (above 0) asks for: their length
+    goes with its root, the error with its square. Its method is "direct", in float64.
+
+    Kept are the instants after round(linspace(0, steps, frames)) steps; frames is at most steps +
+    1, and at least 2 unless steps is 0. The bodies given are not changed. Raises ValueError for a
+    value outside its range, FloatingPointError where bodies met in one point.
     """
     kept = kept_steps(steps, frames)
     if not 0 <= softening < np.inf:
         raise ValueError(f"softening = {softening}: take a finite value, 0 or more.")
-    if not 0 < dt < np.inf:
-        raise ValueError(f"dt = {dt}: take a finite value above 0.")
+    for name, value in (("dt", dt), ("eta", eta)):
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} = {value}: take a finite value above 0.")
     mass, position, velocity = (np.array(array, dtype=np.float64) for array in initial_state)
-    advance = gravity.advance_parallel if threads_pay(len(mass)) else gravity.advance
+    if not 0 <= theta <= 1:
+        raise ValueError(f"theta = {theta}: take 0 (all pairs) to 1 (quickest).")
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
 
-    position_history = np.empty((frames, *position.shape))
-    velocity_history = np.empty_like(position_history)
-    for k, more in enumerate(np.diff(kept, prepend=0)):
-        advance(position, velocity, mass, softening, g, dt, more)
-        position_history[k], velocity_history[k] = position, velocity
-    if not np.isfinite(position).all():
+    histories = np.empty((frames, *position.shape)), np.empty((frames, *position.shape))
+    several, arrived = threads_pay(len(mass)), True
+    if integrator == "hermite":
+        hermite = integrators.hermite_parallel if several else integrators.hermite
+        arrived = hermite(position, velocity, mass, softening, g, eta, dt, kept, *histories)
+    else:
+        compose = integrators.compose_parallel if several else integrators.compose
+        compose(position, velocity, mass, law, dt, COMPOSITIONS[integrator], kept, *histories)
+    if not (arrived and np.isfinite(position).all()):
         raise FloatingPointError(
             f"bodies met in one point with softening = {softening}: take a larger softening."
         )
-    return Orbits(mass, position, velocity, kept * dt, position_history, velocity_history)
+    return Orbits(mass, position, velocity, kept * dt, *histories)
+
+
+def law_of(
+    n: int,
+    method: str,
+    precision: str,
+    integrator: str,
+    softening: float,
+    g: float,
+    theta: float,
+    neighbours: int,
+) -> forces.Law:
+    """Return the law that n bodies follow; raise ValueError where its parameters do not agree."""
+    for name, value, allowed in (
+        ("method", method, Method),
+        ("precision", precision, Precision),
+        ("integrator", integrator, Integrator),
+    ):
+        if value not in get_args(allowed):
+            known = ", ".join(map(repr, get_args(allowed)))
+            raise ValueError(f"{name} = {value!r} is unknown: take one of {known}.")
+    single, adaptive = precision == "float32", integrator == "hermite"
+    if adaptive and single:
+        raise ValueError("integrator = 'hermite' needs all digits: take precision = 'float64'.")
+    if (adaptive or single) and method not in ("auto", "direct"):
+        culprit = "integrator = 'hermite'" if adaptive else "precision = 'float32'"
+        raise ValueError(f"{culprit} cannot be had with method = {method!r}: take 'direct'.")
+    if single:
+        return forces.DirectFloat32(float(softening), float(g))
+    if method == "neighbours":
+        if not 1 <= neighbours < n:
+            raise ValueError(f"neighbours = {neighbours} of {n} bodies: take 1 to {n - 1}.")
+        return forces.Neighbours(float(softening), float(g), int(neighbours))
+    if method == "tree" or (method == "auto" and not adaptive and n >= FEWEST_BODIES_FOR_TREE):
+        return forces.Tree(float(softening), float(g), float(theta))
+    return forces.Direct(float(softening), float(g))
 
 
 def diagnose(
@@ -146,25 +221,79 @@ def diagnose(
     mass: np.ndarray,
     softening: float = 0.05,
     g: float = 1.0,
-) -> Energies:
-    """Energies of histories (frame, body, xyz) of bodies of some mass (body,).
+    method: Method = "auto",
+    precision: Precision = "float64",
+    integrator: Integrator = "leapfrog",
+    theta: float = 0.5,
+    neighbours: int = 16,
+) -> Diagnostics:
+    """Return what histories (frame, body, xyz) of bodies of some mass (body,) keep, and how well.
 
     energy_error is the maximum over the frames of |E - E0| / |E0|, E0 the total energy at the
-    first. softening and g are those of the forces.
+    first; the drifts are the lengths of what the vectors have changed by since then. In an
+    equilibrium the virial ratio is 1 (a little more with softening). A Lagrangian radius is the
+    distance of the body with which a fraction of the mass is reached, from the centre of mass
+    outwards. softening, g and what decides on the law of the forces are those of `evolve`; but
+    potential energies are those of all pairs for the method "neighbours", too.
     """
-    potentials = gravity.potentials_parallel if threads_pay(len(mass)) else gravity.potentials
-    kinetic = 0.5 * np.sum(mass[:, None] * velocity_history**2, axis=(1, 2))
-    potential, at_bodies = np.empty(len(position_history)), np.empty(len(mass))
-    for k, position in enumerate(position_history):
-        potentials(position, mass, softening, g, at_bodies)
-        potential[k] = 0.5 * np.sum(mass * at_bodies)
+    total, weights = mass.sum(), mass[:, None]
+    kinetic = 0.5 * np.sum(weights * velocity_history**2, axis=(1, 2))
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
+    potential = potential_energies(position_history, mass, law)
+    momentum = mass @ velocity_history
+    spin = np.sum(np.cross(position_history, weights * velocity_history), axis=1)
     energy = kinetic + potential
-    return Energies(kinetic, potential, float(np.max(np.abs(energy / energy[0] - 1))))
+    with np.errstate(divide="ignore", invalid="ignore"):  # no mass, or exactly no energy
+        centre = mass @ position_history / total
+        error = float(np.max(np.abs(energy - energy[0]) / np.abs(energy[0])))
+        virial = -2 * kinetic / potential
+    return Diagnostics(
+        kinetic,
+        potential,
+        energy,
+        error,
+        momentum,
+        np.linalg.norm(momentum - momentum[0], axis=1),
+        spin,
+        np.linalg.norm(spin - spin[0], axis=1),
+        virial,
+        centre,
+        lagrangian_radii(position_history - centre[:, None], mass),
+    )
 
 
-def body_numbers(n: int) -> np.ndarray:
-    """Values of the dimension `body`: 0, 1, ... n - 1."""
-    return np.arange(n)
+def potential_energies(
+    position_history: np.ndarray, mass: np.ndarray, law: forces.Law
+) -> np.ndarray:
+    """Return the potential energy (frame,) of all pairs."""
+    if isinstance(law, forces.Neighbours):
+        law = forces.Direct(law.softening, law.g)
+    kernels = tree if isinstance(law, forces.Tree) else gravity
+    potentials = kernels.potentials_parallel if threads_pay(len(mass)) else kernels.potentials
+    at_bodies = np.empty((len(position_history), len(mass)))
+    for position, out in zip(position_history, at_bodies, strict=True):
+        potentials(position, mass, *law, out)
+    energies: np.ndarray = 0.5 * at_bodies @ mass
+    return energies
+
+
+def lagrangian_radii(offsets: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Return the radii (frame, fraction) within which FRACTIONS of the mass (body,) are.
+
+    offsets (frame, body, xyz) are seen from the centre of mass.
+    """
+    distance = np.linalg.norm(offsets, axis=2)
+    order = np.argsort(distance, axis=1)
+    within = np.cumsum(mass[order], axis=1)
+    # Sums are rounded: half of the mass of two equal bodies is reached by the first one.
+    aim = FRACTIONS * (1 - 1e-12) * within[:, -1:]
+    place = np.argmax(within[:, :, None] >= aim[:, None, :], axis=1)
+    return np.take_along_axis(distance, np.take_along_axis(order, place, axis=1), axis=1)
+
+
+def body_numbers(n: int | None, profile: str) -> np.ndarray:
+    """Values of the dimension `body`: 0, 1, ... as many as the profile has."""
+    return np.arange(number_of_bodies(n, profile))
 
 
 pipeline = Pipeline(
@@ -178,6 +307,7 @@ pipeline = Pipeline(
         Coord("body", body_numbers, long_name="number of the body"),
         Coord("xyz", ["x", "y", "z"], long_name="direction"),
         Coord("frame", frame_numbers, long_name="number of the kept instant"),
+        Coord("fraction", FRACTIONS, long_name="fraction of the mass"),
     ],
     needs=Needs(cores=1, memory="1 GB", minutes=5),
 )

@@ -32,7 +32,7 @@ OWNERS = {
     "rich": ["sweep/cli", "sweep/progress.py"],
     "slurm": ["slurm", "sweep/cli", "sweep/api.py"],
     "xarray": ["sweep/dataset.py", "sweep/export.py"],
-    "zarr": ["sweep/store"],
+    "zarr": ["sweep/store", "pipelines/bodies.py"],
 }
 KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite", *sys.stdlib_module_names}  # llvmlite is numba's
 SLOW_TO_IMPORT = ["dask", "distributed", "numba", "zarr", "matplotlib", "xarray"]

@@ -3,21 +3,27 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipelines.kernels import forces
 from pipelines.nbody import (
     FEWEST_BODIES_FOR_THREADS,
+    FEWEST_BODIES_FOR_TREE,
     RESOLUTIONS,
     Bodies,
+    body_numbers,
     diagnose,
     evolve,
     initial_state,
+    lagrangian_radii,
+    law_of,
     pipeline,
 )
 
 SCALE = 3 * np.pi / 16  # scale radius of the Plummer sphere
 
 
-def energies(orbits, softening, g=1.0):
-    return diagnose(orbits.position_history, orbits.velocity_history, orbits.mass, softening, g)
+def energies(orbits, softening, g=1.0, **law):
+    histories = orbits.position_history, orbits.velocity_history
+    return diagnose(*histories, orbits.mass, softening, g, **law)
 
 
 def energies_at_start(bodies, g=1.0):
@@ -95,10 +101,11 @@ def test_speeds_in_a_plummer_sphere_follow_the_law_of_aarseth_henon_and_wielen(l
 
 
 def test_a_stronger_gravity_keeps_the_equilibrium():
-    kinetic, potential, _ = energies_at_start(initial_state(500, 3, "plummer"))
-    kinetic_4, potential_4, _ = energies_at_start(initial_state(500, 3, "plummer", g=4.0), g=4.0)
+    one = energies_at_start(initial_state(500, 3, "plummer"))
+    four = energies_at_start(initial_state(500, 3, "plummer", g=4.0), g=4.0)
 
-    np.testing.assert_allclose([kinetic_4, potential_4], [4 * kinetic, 4 * potential], rtol=1e-12)
+    np.testing.assert_allclose(four.kinetic_energy, 4 * one.kinetic_energy, rtol=1e-12)
+    np.testing.assert_allclose(four.potential_energy, 4 * one.potential_energy, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -160,12 +167,12 @@ def test_energies_are_the_sums_over_bodies_and_pairs():
     distance = np.linalg.norm(orbits.position[pairs[0]] - orbits.position[pairs[1]], axis=1)
     product = orbits.mass[pairs[0]] * orbits.mass[pairs[1]]
 
-    kinetic, potential, error = energies(orbits, softening=0.2, g=1.5)
+    kinetic, potential, energy, error, *_ = energies(orbits, softening=0.2, g=1.5)
 
     assert kinetic.shape == potential.shape == orbits.time.shape == (4,)
     assert kinetic[-1] == pytest.approx(0.5 * orbits.mass @ (orbits.velocity**2).sum(axis=1))
     assert potential[-1] == pytest.approx(-1.5 * np.sum(product / np.hypot(distance, 0.2)))
-    energy = kinetic + potential
+    np.testing.assert_array_equal(energy, kinetic + potential)
     assert error == pytest.approx(np.abs(energy - energy[0]).max() / abs(energy[0]), rel=1e-9)
 
 
@@ -211,7 +218,8 @@ def test_many_bodies_do_not_depend_on_the_number_of_threads():
     [
         ({"n": 1}, "n = 1: take at least 2 bodies"),
         ({"g": 0.0}, "g = 0.0: take a finite value above 0"),
-        ({"profile": "plumer"}, "profile = 'plumer' is unknown: take 'gaussian' or 'plummer'"),
+        ({"profile": "plumer"}, "profile = 'plumer' is unknown: take one of gaussian, plummer"),
+        ({"eccentricity": 1.0}, r"eccentricity = 1\.0: take 0 or more, and less than 1"),
     ],
 )
 def test_refused_bodies_say_what_to_take(wrong, remedy):
@@ -225,6 +233,15 @@ def test_refused_bodies_say_what_to_take(wrong, remedy):
         ({"softening": -0.1}, "softening = -0.1: take a finite value, 0 or more"),
         ({"dt": 0.0}, "dt = 0.0: take a finite value above 0"),
         ({"steps": 10, "frames": 12}, "take 2 to 11 frames"),
+        ({"eta": 0.0}, "eta = 0.0: take a finite value above 0"),
+        ({"method": "fast"}, "method = 'fast' is unknown: take one of 'auto', 'direct'"),
+        ({"integrator": "euler"}, "'euler' is unknown: take one of 'leapfrog', 'yoshida'"),
+        ({"precision": "float16"}, "'float16' is unknown: take one of 'float64', 'float32'"),
+        ({"integrator": "hermite", "precision": "float32"}, "take precision = 'float64'"),
+        ({"integrator": "hermite", "method": "tree"}, "method = 'tree': take 'direct'"),
+        ({"precision": "float32", "method": "tree"}, "method = 'tree': take 'direct'"),
+        ({"method": "neighbours", "neighbours": 2}, "2 of 2 bodies: take 1 to 1"),
+        ({"theta": 1.5}, r"theta = 1\.5: take 0 \(all pairs\) to 1"),
     ],
 )
 def test_refused_steps_say_what_to_take(wrong, remedy):
@@ -232,11 +249,115 @@ def test_refused_steps_say_what_to_take(wrong, remedy):
         evolve(initial_state(n=2), **wrong)
 
 
-def test_bodies_that_meet_ask_for_a_larger_softening():
+@pytest.mark.parametrize("integrator", ["leapfrog", "yoshida", "hermite"])
+def test_bodies_that_meet_ask_for_a_larger_softening(integrator):
     together = Bodies(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3)))
 
     with pytest.raises(FloatingPointError, match=r"softening = 0.0: take a larger softening"):
-        evolve(together, softening=0.0, steps=1, frames=2)
+        evolve(together, softening=0.0, steps=1, frames=2, integrator=integrator)
+
+
+@pytest.mark.parametrize("integrator", ["leapfrog", "yoshida", "hermite"])
+def test_a_plummer_sphere_stays_in_equilibrium(integrator):
+    bodies = initial_state(n=256, seed=1, profile="plummer")
+
+    orbits = evolve(bodies, softening=0.1, dt=1 / 32, steps=128, integrator=integrator)
+    found = energies(orbits, softening=0.1)
+
+    radii = found.lagrangian_radius
+    np.testing.assert_allclose(radii[0], [0.31, 0.77, 2.2], rtol=0.15)  # of the law: 0.310, ...
+    np.testing.assert_allclose(radii[:, 1], radii[0, 1], rtol=0.15)
+    np.testing.assert_allclose(found.virial_ratio, 1, atol=0.15)
+    assert found.energy_error < 2e-3
+
+
+def test_momenta_and_their_drifts_are_those_of_the_bodies():
+    rng = np.random.default_rng(3)
+    bodies = Bodies(rng.random(9), rng.normal(size=(9, 3)), rng.normal(size=(9, 3)))
+
+    orbits = evolve(bodies, softening=0.1, steps=64, frames=5)
+    found = energies(orbits, softening=0.1)
+
+    spin = np.cross(orbits.position, orbits.velocity)
+    np.testing.assert_allclose(found.momentum[-1], orbits.mass @ orbits.velocity, atol=1e-13)
+    np.testing.assert_allclose(found.angular_momentum[-1], orbits.mass @ spin, atol=1e-13)
+    assert found.momentum_drift.max() < 1e-13
+    assert found.angular_momentum_drift.max() < 1e-13
+    moved = found.momentum[0] / bodies.initial_mass.sum() * orbits.time[-1]
+    np.testing.assert_allclose(found.centre_of_mass[-1] - found.centre_of_mass[0], moved)
+
+
+def test_lagrangian_radii_are_distances_of_bodies_from_the_centre_of_mass():
+    mass = np.array([1.0, 2, 3, 4])  # fractions within: 0.4, 0.7, 0.9, 1
+    offset = np.array([[4.0, 0, 0], [0, 3, 0], [0, 0, 2], [1, 0, 0]])
+
+    radii = lagrangian_radii(offset[None], mass)
+
+    assert radii.tolist() == [[1, 2, 3]]
+
+
+def test_bodies_without_energy_or_mass_have_diagnostics():
+    still = Bodies(np.zeros(2), np.eye(2, 3), np.zeros((2, 3)))
+
+    found = energies(evolve(still, steps=2, frames=3), softening=0.1)
+
+    assert found.kinetic_energy.tolist() == [0, 0, 0]
+    assert np.isnan(found.virial_ratio).all()
+
+
+@pytest.mark.parametrize("setting", [{}, {"integrator": "yoshida"}, {"precision": "float32"}])
+def test_other_ways_to_follow_bodies_agree_with_small_steps(setting):
+    bodies = initial_state(n=32, seed=3)
+    reference = evolve(bodies, 0.1, dt=1 / 512, steps=256, integrator="yoshida")
+
+    orbits = evolve(bodies, 0.1, dt=1 / 256, steps=128, **setting)
+
+    np.testing.assert_allclose(orbits.position, reference.position, atol=1e-4)
+
+
+def test_the_method_auto_takes_the_tree_for_many_bodies_only_and_never_for_hermite():
+    def law(n, method="auto", precision="float64", integrator="leapfrog"):
+        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7, 5)
+
+    assert law(FEWEST_BODIES_FOR_TREE - 1) == law(10**6, "direct") == forces.Direct(0.1, 1.0)
+    assert law(FEWEST_BODIES_FOR_TREE) == law(9, "tree") == forces.Tree(0.1, 1.0, 0.7)
+    assert law(10**6, integrator="hermite") == forces.Direct(0.1, 1.0)
+    assert law(10**6, precision="float32") == forces.DirectFloat32(0.1, 1.0)
+    assert law(9, "neighbours") == forces.Neighbours(0.1, 1.0, 5)
+
+
+def test_bodies_pulled_by_all_others_as_their_neighbours_move_as_by_direct_sums():
+    bodies = initial_state(n=20, seed=3)
+
+    direct = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3)
+    all_others = evolve(
+        bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="neighbours", neighbours=19
+    )
+    few = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="neighbours", neighbours=3)
+
+    np.testing.assert_allclose(all_others.position, direct.position, rtol=0, atol=1e-11)
+    assert np.abs(few.position - direct.position).max() > 0.01
+    found = energies(few, 0.1, method="neighbours", neighbours=3)
+    pairs = energies(few, 0.1, method="direct")
+    np.testing.assert_array_equal(found.potential_energy, pairs.potential_energy)
+
+
+def test_bodies_pulled_by_a_tree_move_as_those_that_pull_all_others():
+    bodies = initial_state(n=500, seed=3)
+
+    direct = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3)
+    tree = evolve(bodies, 0.1, dt=1 / 64, steps=32, frames=3, method="tree", theta=0.5)
+
+    assert 0 < np.abs(tree.position - direct.position).max() < 2e-3
+    exact, lumped = energies(direct, 0.1), energies(tree, 0.1, method="tree", theta=0.5)
+    np.testing.assert_allclose(lumped.potential_energy, exact.potential_energy, rtol=1e-3)
+    assert lumped.energy_error < 1e-3
+
+
+def test_the_dimension_body_is_as_large_as_the_profile_has_bodies():
+    assert len(body_numbers(None, "plummer")) == len(initial_state().initial_mass) == 200
+    assert len(body_numbers(12, "disk")) == 12
+    assert len(body_numbers(None, "pythagorean")) == 3
 
 
 def test_all_resolutions_of_the_study_end_at_the_same_time():

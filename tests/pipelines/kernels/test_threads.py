@@ -8,7 +8,7 @@ import sys
 import numba
 import numpy as np
 
-from pipelines.kernels import gravity, heat
+from pipelines.kernels import forces, gravity, heat, integrators
 
 
 def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():
@@ -26,20 +26,31 @@ def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread
     assert threaded == [single] * 5
 
 
-def digests(advance_heat, accelerations, potentials, advance_bodies):
+def digests(advance_heat, accelerations, potentials, compose, hermite):
     rng = np.random.default_rng(5)
     plate, position, velocity = rng.random((37, 41)), rng.random((53, 3)), rng.random((53, 3))
     mass, acceleration, potential = rng.random(53), np.empty((53, 3)), np.empty(53)
     advance_heat(plate, 0.23, 11)
     accelerations(position, mass, 0.01, 1.1, acceleration)
     potentials(position, mass, 0.01, 1.1, potential)
-    advance_bodies(position, velocity, mass, 0.01, 1.1, 0.01, 7)
-    results = (plate, acceleration, potential, position, velocity)
+    kept, history = np.array([7]), np.empty((2, 1, 53, 3))
+    law, step, histories = forces.Direct(0.01, 1.1), (0.01, integrators.YOSHIDA), (*history,)
+    compose(position, velocity, mass, law, *step, kept, *histories)
+    hermite(position, velocity, mass, 0.1, 1.1, 0.02, 0.03, kept // 3, *histories)
+    results = (plate, acceleration, potential, position, velocity, history)
     return [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
 
 
 if __name__ == "__main__":
-    print(digests(heat.advance, gravity.accelerations, gravity.potentials, gravity.advance))
+    print(
+        digests(
+            heat.advance,
+            gravity.accelerations,
+            gravity.potentials,
+            integrators.compose,
+            integrators.hermite,
+        )
+    )
     for threads in range(1, 6):
         numba.set_num_threads(threads)
         print(
@@ -47,6 +58,7 @@ if __name__ == "__main__":
                 heat.advance_parallel,
                 gravity.accelerations_parallel,
                 gravity.potentials_parallel,
-                gravity.advance_parallel,
+                integrators.compose_parallel,
+                integrators.hermite_parallel,
             )
         )

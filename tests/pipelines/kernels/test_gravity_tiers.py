@@ -1,0 +1,66 @@
+"""Run as a script with a file's path, this saves the results of all kernels there."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipelines.kernels import gravity, simd
+
+NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
+
+
+def results():
+    """Results of all kernels, serial and threaded, in float64 and float32."""
+    rng = np.random.default_rng(5)
+    position, velocity, mass = rng.normal(size=(75, 3)), rng.normal(size=(75, 3)), rng.random(75)
+    found = {}
+    for kind in ("float64", "float32"):
+        x, v, m = (array.astype(kind) for array in (position, velocity, mass))
+        for name in [*NAMES, *(f"{name}_parallel" for name in NAMES)]:
+            kernel = getattr(gravity, name)
+            if "potentials" in name:
+                out = (np.empty_like(m),)
+                kernel(x, m, 0.01, 1.1, *out)
+            elif "jerks" in name:
+                out = np.empty_like(x), np.empty_like(x)
+                kernel(x, v, m, 0.01, 1.1, *out)
+            else:
+                out = (np.empty_like(x),)
+                kernel(x, m, 0.01, 1.1, *out)
+            found |= {f"{name}_{kind}_{k}": array for k, array in enumerate(out)}
+    return found | {"has_rsqrt": np.array(simd.HAS_RSQRT)}
+
+
+def results_with(tmp_path, **settings):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | settings
+    file = tmp_path / "results.npz"
+    subprocess.run([sys.executable, __file__, file], env=environment, check=True)
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.skipif(not simd.HAS_RSQRT, reason="this machine has the portable tier only")
+def test_without_avx_512_the_kernels_give_the_same_but_for_rounding(tmp_path):
+    portable = results_with(tmp_path, NUMBA_CPU_FEATURES="-avx512f")
+
+    assert not portable.pop("has_rsqrt")
+    for name, expected in results().items():
+        if name != "has_rsqrt":
+            error = 1e-6 if "float32" in name else 1e-14
+            np.testing.assert_allclose(
+                portable[name], expected, rtol=0, atol=error * np.abs(expected).max(), err_msg=name
+            )
+
+
+def test_the_simplest_threading_layer_gives_the_same_bits(tmp_path):
+    simple = results_with(tmp_path, NUMBA_THREADING_LAYER="workqueue")
+
+    for name, expected in results().items():
+        np.testing.assert_array_equal(simple[name], expected, err_msg=name)
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **results())
