@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.kernels import gravity, heat
+from pipelines.kernels import gravity, heat, neighbours, tree
+from pipelines.kernels.stencil import Stencil, stacked, stencil
 
 # Advance a plate in place: (plate, mixing, steps).
 Advance = Callable[[np.ndarray, float, int], None]
@@ -18,10 +19,27 @@ Pull = Callable[[np.ndarray, np.ndarray, float, float, np.ndarray], None]
 RoughPull = Callable[[np.ndarray, np.ndarray, float, float, float, np.ndarray], None]
 NearPull = Callable[[np.ndarray, np.ndarray, float, float, int, np.ndarray], None]
 
-advance_one: Advance = heat.advance_parallel
-advance_serial: Advance = heat.advance
-advance_many: Advance | None = None  # plates (run, y, x)
+
+def _update(shape: tuple[int, int], mixing: float) -> Stencil:
+    return stencil(shape, (1.0, 1.0), mixing, 1.0)
+
+
+def advance_one(plate: np.ndarray, mixing: float, steps: int) -> None:
+    """Advance a plate with held edges on all threads."""
+    heat.advance_parallel(plate, _update(plate.shape, mixing), steps)
+
+
+def advance_serial(plate: np.ndarray, mixing: float, steps: int) -> None:
+    """Advance a plate with held edges on one thread."""
+    heat.advance(plate, _update(plate.shape, mixing), steps)
+
+
+def advance_many(plates: np.ndarray, mixing: float, steps: int) -> None:
+    """Advance many plates (run, y, x), each on one thread."""
+    each = _update(plates.shape[1:], mixing)
+    heat.advance_many(plates, stacked([each] * len(plates)), steps)
+
 
 pull: Pull = gravity.accelerations_parallel
-pull_by_tree: RoughPull | None = None
-pull_by_neighbours: NearPull | None = None
+pull_by_tree: RoughPull = tree.accelerations_parallel
+pull_by_neighbours: NearPull = neighbours.accelerations_parallel

@@ -141,7 +141,10 @@ def test_a_large_plate_does_not_depend_on_the_number_of_threads():
 @pytest.mark.parametrize(
     ("wrong", "remedy"),
     [
-        ({"mixing": 0.26}, r"mixing = 0.26 .* largest that is stable .* take mixing = 0.25 or less"),
+        (
+            {"mixing": 0.26},
+            r"mixing = 0.26 .* largest that is stable .* take mixing = 0.25 or less",
+        ),
         ({"mixing": 0}, "mixing = 0: take a finite value above 0"),
         ({"mixing": float("nan")}, "mixing = nan: take a finite value above 0"),
         ({"diffusivity": -1.0}, "diffusivity = -1.0: take a finite value above 0"),

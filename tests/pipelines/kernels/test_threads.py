@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from pipelines.kernels import forces, gravity, heat, integrators
+from pipelines.kernels.stencil import stencil
 
 
 def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():
@@ -30,14 +31,16 @@ def digests(advance_heat, accelerations, potentials, compose, hermite):
     rng = np.random.default_rng(5)
     plate, position, velocity = rng.random((37, 41)), rng.random((53, 3)), rng.random((53, 3))
     mass, acceleration, potential = rng.random(53), np.empty((53, 3)), np.empty(53)
-    advance_heat(plate, 0.23, 11)
+    wide = rng.random((60, 400))
+    advance_heat(plate, stencil(plate.shape, (1.0, 1.0), 0.23, 1.0), 11)
+    advance_heat(wide, stencil(wide.shape, (1.0, 1.0), 0.23, 1.0), 11)
     accelerations(position, mass, 0.01, 1.1, acceleration)
     potentials(position, mass, 0.01, 1.1, potential)
     kept, history = np.array([7]), np.empty((2, 1, 53, 3))
     law, step, histories = forces.Direct(0.01, 1.1), (0.01, integrators.YOSHIDA), (*history,)
     compose(position, velocity, mass, law, *step, kept, *histories)
     hermite(position, velocity, mass, 0.1, 1.1, 0.02, 0.03, kept // 3, *histories)
-    results = (plate, acceleration, potential, position, velocity, history)
+    results = (plate, wide, acceleration, potential, position, velocity, history)
     return [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
 
 

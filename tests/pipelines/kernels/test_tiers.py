@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.kernels import gravity, simd
+from pipelines.kernels import gravity, heat, heat_implicit, simd
+from pipelines.kernels.stencil import convective, heated, held, insulated, stacked, stencil
 
 NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
 
@@ -31,7 +32,28 @@ def results():
                 out = (np.empty_like(x),)
                 kernel(x, m, 0.01, 1.1, *out)
             found |= {f"{name}_{kind}_{k}": array for k, array in enumerate(out)}
+        found |= plates(np.dtype(kind).type)
     return found | {"has_rsqrt": np.array(simd.HAS_RSQRT)}
+
+
+def plates(kind):
+    """Results of the heat kernels, of a narrow plate and of a wide one."""
+    found = {}
+    for nx in (50, 700):
+        rng = np.random.default_rng(6)
+        edges = (held(), insulated(), heated(0.3), convective(0.4, 2.0))
+        plate = rng.random((45, nx)).astype(kind)
+        k = rng.uniform(0.5, 1.0, plate.shape) if nx == 50 else 1.0
+        update = stencil(plate.shape, (1.0, 1.0), 0.2, k, 1.0, edges, 0.01, kind)
+        both = np.stack([plate, plate])
+        heat.advance_many(both, stacked([update, update]), 20)
+        found[f"many_{nx}_{kind.__name__}"] = both
+        for kernels in (heat, heat_implicit):
+            for name in ("advance", "advance_parallel"):
+                end = plate.copy()
+                getattr(kernels, name)(end, update, 20)
+                found[f"{kernels.__name__}_{name}_{nx}_{kind.__name__}"] = end
+    return found
 
 
 def results_with(tmp_path, **settings):
