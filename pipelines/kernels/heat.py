@@ -203,7 +203,8 @@ def labour_parallel(
     frames: np.ndarray,
 ) -> None:
     """Share the pieces among so many threads."""
-    for me in prange(workers):
+    for worker in prange(workers):
+        me = np.int64(worker)  # not the unsigned one, for which all would be compiled again
         labour(w, layouts, stencil, steps, frame, words, me, workers, plate, spare, frames)
 
 
@@ -222,7 +223,8 @@ def labour_many(
     frames: np.ndarray,
 ) -> None:
     """Draw runs on so many threads, and advance each on one."""
-    for me in prange(workers):
+    for worker in prange(workers):
+        me, first, alone = np.int64(worker), np.int64(0), np.int64(1)  # no literals: see above
         run = draw_word(drawn, 0)
         while run < plates.shape[0]:
             length = layouts[0].length
@@ -230,7 +232,19 @@ def labour_many(
             words[me] = 0
             one = one_of(stencils, run)
             lay_out_numbers(w, layouts[0], one)
-            labour(w, layouts, one, steps, frame, words[me], 0, 1, plates[run], spares[me], frames)
+            labour(
+                w,
+                layouts,
+                one,
+                steps,
+                frame,
+                words[me],
+                first,
+                alone,
+                plates[run],
+                spares[me],
+                frames,
+            )
             run = draw_word(drawn, 0)
 
 
