@@ -40,7 +40,7 @@ FARTHEST = float(np.finfo(np.float64).max)  # what is farther away is nowhere
 NEARLY = 1 - 2.0**-50  # a box is no farther away than its bodies, however both were rounded
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, forceinline=True)
 def set_squares(
     tree: Tree, start: int, stop: int, x: float, y: float, z: float, squares: np.ndarray
 ) -> None:
@@ -51,28 +51,22 @@ def set_squares(
         store(squares, i - start, fma(dx, dx, fma(dy, dy, dz * dz)))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, forceinline=True)
 def insert(
-    square: float, seat: int, nearest: np.ndarray, seats: np.ndarray, order: np.ndarray
+    square: float, seat: int, nearest: np.ndarray, seats: np.ndarray, order: np.ndarray, last: int
 ) -> None:
-    """Put a place that is no farther than the last of the nearest ones where it belongs.
-
-    The last one is dropped, or the new one, if it is as far and has the larger number.
-    """
-    i = len(nearest) - 1
-    if square == nearest[i] and order[seat] > order[seats[i]]:
-        return
+    """Put a place that is nearer than the last of the nearest ones where it belongs; drop that."""
+    i = last
     while i > 0 and nearest[i - 1] > square:
         nearest[i], seats[i] = nearest[i - 1], seats[i - 1]
         i -= 1
     while i > 0 and nearest[i - 1] == square and order[seats[i - 1]] > order[seat]:
-        seats[i] = seats[i - 1]
-        nearest[i] = square
+        nearest[i], seats[i] = nearest[i - 1], seats[i - 1]
         i -= 1
     nearest[i], seats[i] = square, seat
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, forceinline=True)
 def gap(tree: Tree, node: int, x: float, y: float, z: float) -> float:
     """Return the square of the distance of a point from a node's box."""
     dx = max(tree.box[node, 0] - x, x - tree.box[node, 3], 0.0)
@@ -85,37 +79,42 @@ def gap(tree: Tree, node: int, x: float, y: float, z: float) -> float:
 @njit(nogil=True, cache=True)
 def search(tree: Tree, root: int, first: int, last: int, out_index: np.ndarray) -> None:
     """Find the nearest others of the bodies in places [first, last) of a tree."""
-    n, blocks = len(tree.order), len(tree.x) // BLOCK
+    order, child, span = tree.order, tree.child, tree.span
+    n, blocks = len(order), len(tree.x) // BLOCK
     k = out_index.shape[1]
     nearest, seats, squares = np.empty(k), np.full(k, NOBODY), np.empty(BLOCK * LEAF)
     waiting, gaps = np.empty(2 * blocks, np.int64), np.empty(2 * blocks)
     for place in range(first, last):
         x, y, z = tree.x[place], tree.y[place], tree.z[place]
-        nearest[:], seats[:] = FARTHEST, NOBODY
+        nearest[:], seats[:], limit = FARTHEST, NOBODY, FARTHEST
         waiting[0], gaps[0], count = root, 0.0, 1
         while count:
             count -= 1
             node = waiting[count]
-            if gaps[count] > nearest[-1]:
+            if gaps[count] > limit:
                 continue
             if node < blocks:
-                one, two = np.int64(tree.child[node, 0]), np.int64(tree.child[node, 1])
+                one, two = np.int64(child[node, 0]), np.int64(child[node, 1])
                 to_one, to_two = gap(tree, one, x, y, z), gap(tree, two, x, y, z)
                 if to_one < to_two:
                     one, two, to_one, to_two = two, one, to_two, to_one
                 waiting[count], gaps[count] = one, to_one
-                count += to_one <= nearest[-1]
+                count += to_one <= limit
                 waiting[count], gaps[count] = two, to_two
-                count += to_two <= nearest[-1]
+                count += to_two <= limit
             else:
-                start, stop = BLOCK * tree.span[node, 0], BLOCK * tree.span[node, 1]
+                start, stop = BLOCK * span[node, 0], BLOCK * span[node, 1]
                 set_squares(tree, start, stop, x, y, z, squares)
                 for j in range(start, min(stop, n)):
-                    if squares[j - start] <= nearest[-1] and j != place:
-                        insert(squares[j - start], j, nearest, seats, tree.order)
+                    square = squares[j - start]
+                    if not square <= limit or j == place:
+                        continue
+                    if square < limit or order[j] < order[seats[k - 1]]:
+                        insert(square, j, nearest, seats, order, k - 1)
+                        limit = nearest[k - 1]
         for i in range(k):
             seat = seats[i]
-            out_index[tree.order[place], i] = NOBODY if seat == NOBODY else tree.order[seat]
+            out_index[order[place], i] = NOBODY if seat == NOBODY else order[seat]
 
 
 @njit(nogil=True, cache=True)

@@ -35,7 +35,7 @@ def plummer(n, seed=4):
 
 
 def accelerated(accelerations, position, mass, theta, softening=0.02, g=1.0):
-    out = np.full(position.shape, np.nan)
+    out = np.full_like(position, np.nan)
     accelerations(position, mass, softening, g, theta, out)
     return out
 
@@ -170,6 +170,15 @@ def test_turned_bodies_are_pulled_in_the_turned_direction_within_the_error_of_th
     turned = accelerated(tree.accelerations, np.ascontiguousarray(position @ rotation), mass, 0.5)
 
     assert root_mean_square(relative_errors(turned, plain @ rotation)) < 1e-3
+
+
+def test_numbers_of_single_precision_are_summed_in_double():
+    position, mass = (array.astype(np.float32) for array in gaussian(300))
+    expected = accelerated(tree.accelerations, position.astype(float), mass.astype(float), 0.5)
+
+    result = accelerated(tree.accelerations, position, mass, 0.5)
+
+    np.testing.assert_array_equal(result, expected.astype(np.float32))
 
 
 def on_a_line(n):
