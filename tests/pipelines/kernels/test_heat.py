@@ -62,14 +62,12 @@ def test_a_plate_is_advanced_as_the_formula_says(advance, case: Case):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_plates_of_all_shapes_are_advanced_as_the_formula_says(advance, shape, dtype):
-    for case in cases(dtype, shape)[1::3]:
-        result = advanced(advance, case.plate, case.stencil, 13)
+    for one in cases(dtype, shape)[1::3]:
+        result = advanced(advance, one.plate, one.stencil, 13)
 
-        expected = updated(case.plate, case.stencil, 13)
+        expected = updated(one.plate, one.stencil, 13)
         assert result.dtype == dtype
-        np.testing.assert_allclose(
-            result, expected, rtol=0, atol=ROUNDING[dtype], err_msg=case.name
-        )
+        np.testing.assert_allclose(result, expected, rtol=0, atol=ROUNDING[dtype], err_msg=one.name)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
