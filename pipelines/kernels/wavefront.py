@@ -40,11 +40,13 @@ from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 BEHIND = 2  # rows from one step to the next: what was just stored is not read at once
 KEPT = 3  # rows of a step that the next one reads
 AHEAD = 3  # rows of a wide plate that are on their way into the cache
-# Chosen by measurement, on cores with 48 KiB of L1: see benchmarks/RESULTS.md.
-NARROW = 40  # vectors of a row that is interleaved as a whole, at most
-NARROW_DEPTH = 5  # steps in one pass
-DEPTH = 8
-STRIP = 16  # vectors of a strip, its margins not counted
+# Chosen by measurement, on cores with 48 KiB of first-level cache and 2 MiB of second-level cache:
+# see benchmarks/RESULTS.md.
+NARROW = 512  # vectors of a row that is interleaved as a whole, at most
+FIRST_LEVEL, SECOND_LEVEL = 32 * 1024, 1536 * 1024  # bytes that rows at work take there
+FEWEST_STEPS, MOST_STEPS = 4, 24  # in one pass over a narrow plate, in the first level, the second
+DEPTH = 48  # steps in one pass over a wide plate
+STRIP = 64  # vectors of a strip, its margins not counted
 
 
 def _integers(*names: str) -> list[tuple[str, type[np.int64]]]:
@@ -117,12 +119,14 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
     n = BYTES // plate.itemsize
     is_narrow = columns <= NARROW * n
     if is_narrow:
-        depth, strips, margin = min(NARROW_DEPTH, rows), 1, 0
+        strips, margin = 1, 0
+        depth = min(steps_at_once(columns // n * BYTES), max(FEWEST_STEPS, rows // (4 * workers)))
+        depth = min(depth, rows)
         bands = max(1, min(workers, rows // (2 * depth)))
     else:
         depth = margin = min(DEPTH, rows)
         strips = -(-columns // (STRIP * n))
-        bands = max(1, min(4 * workers // strips, rows // (8 * depth)))
+        bands = max(1, min(4 * workers // strips, rows // (4 * depth)))
     vectors = max(2, -(-(-(-columns // strips) + 2 * margin) // n))
     stride = (vectors + 2) * n
     ring = KEPT * stride
@@ -161,6 +165,18 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         "ring": ring, "scratch_size": depth * ring + 3 * stride, "length": ends[-1], **starts,
     }  # fmt: skip
     return np.array([tuple(numbers[name] for name in LAYOUT.names or ())], LAYOUT)
+
+
+def steps_at_once(row: int) -> int:
+    """Return how many steps a pass over a narrow plate takes, whose rows have so many bytes.
+
+    A few, if the rows of that many steps are in the first-level cache, else many: the rows of more
+    steps than that come from the second level, but the plate itself comes less often.
+    """
+    near = 1 + FIRST_LEVEL // (KEPT * row + 1)
+    if near >= FEWEST_STEPS:
+        return min(near, FEWEST_STEPS + 1)
+    return max(FEWEST_STEPS, min(MOST_STEPS, SECOND_LEVEL // (KEPT * row)))
 
 
 def places(n: int, vectors: int, edge: int, out: int) -> tuple[int, int, int, int, int]:

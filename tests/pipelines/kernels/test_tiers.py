@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.kernels import gravity, heat, heat_implicit, simd
 from pipelines.kernels.stencil import convective, heated, held, insulated, stacked, stencil
+from pipelines.kernels.wavefront import NARROW
 
 NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
 
@@ -39,7 +40,7 @@ def results():
 def plates():
     """Results of the heat kernels, of a narrow plate and of a wide one."""
     found = {}
-    for nx in (50, 700):
+    for nx in (50, 16 * NARROW + 9):
         rng = np.random.default_rng(6)
         edges = (held(), insulated(), heated(0.3), convective(0.4, 2.0))
         plate = rng.random((45, nx))
