@@ -44,6 +44,7 @@ TOPS = [60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 400.0]  # degC
 FEWEST_NODES_FOR_THREADS = 128
 FRAMES_AT_ONCE = 64e6  # bytes: a plate is interleaved anew so often
 
+History = Callable[[np.ndarray, Stencil, np.ndarray, np.ndarray], None]
 NODES_AT = {"left": (..., 0), "right": (..., -1), "bottom": (0,), "top": (-1,)}  # (y, x)
 
 Kind = Literal["held", "heated", "insulated", "convective", "periodic"]
@@ -86,6 +87,7 @@ def heat_flow(
     radius: float = 0.01,
     scheme: Literal["explicit", "implicit"] = "explicit",
     precision: Literal["float64", "float32"] = "float64",
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> HeatFlow:
     """Heat a plate (explicit differences, FTCS; or implicit ones, Peaceman and Rachford).
 
@@ -137,6 +139,8 @@ def heat_flow(
         Explicit steps have to be stable; implicit ones may have any length.
     precision
         In which kind of numbers it is computed; what is returned is float64.
+    device
+        What computes explicit steps: the processor, or a GPU.
 
     Returns
     -------
@@ -168,7 +172,9 @@ def heat_flow(
     plate = plate.astype(precision)
 
     is_large = nx >= FEWEST_NODES_FOR_THREADS and numba.get_num_threads() > 1
-    if scheme == "implicit":
+    if device == "cuda":
+        mean, centre = record(history_on_gpu(scheme), plate, update, kept)
+    elif scheme == "implicit":
         advance = heat_implicit.advance_parallel if is_large else heat_implicit.advance
         mean, centre = record_each(advance, plate, update, kept)
     else:
@@ -177,8 +183,19 @@ def heat_flow(
     return HeatFlow(plate.astype(np.float64), mean, centre, kept * dt)
 
 
+def history_on_gpu(scheme: str) -> History:
+    """Return the kernel for a GPU; ValueError as heat_flow."""
+    if scheme != "explicit":
+        raise ValueError(
+            f"scheme = {scheme!r} is not for a GPU: take 'explicit', or device = 'cpu'."
+        )
+    from pipelines.kernels import heat_cuda  # seconds, which nobody else should wait
+
+    return heat_cuda.history
+
+
 def record(
-    history: Callable[[np.ndarray, Stencil, np.ndarray, np.ndarray], None],
+    history: History,
     plate: np.ndarray,
     update: Stencil,
     kept: np.ndarray,

@@ -20,6 +20,7 @@ to them:
         dt=1 steps=70 frames=71 eta=1e-2,1e-3,1e-4
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import numba
@@ -33,6 +34,7 @@ from sweep import Axis, Coord, Needs, Pipeline, Var
 Method = Literal["auto", "direct", "tree", "neighbours"]
 Integrator = Literal["leapfrog", "yoshida", "hermite"]
 Precision = Literal["float64", "float32"]
+Device = Literal["cpu", "cuda"]
 
 # Measured: 128 bodies take 12 us on one thread and on two, 256 bodies 43 and 29 us.
 FEWEST_BODIES_FOR_THREADS = 256
@@ -134,6 +136,7 @@ def evolve(
     theta: float = 0.5,
     neighbours: int = 16,
     eta: float = 0.01,
+    device: Device = "cpu",
 ) -> Orbits:
     """Follow the bodies for `steps` (at least 0) steps of length dt (above 0).
 
@@ -149,6 +152,9 @@ def evolve(
     order 4, fills each dt with as many steps as the accuracy eta (above 0) asks for: their length
     goes with its root, the error with its square. Its method is "direct", in float64.
 
+    device "cuda" is a GPU, for all pairs at a fixed step; float32 is there what bodies are followed
+    in, too.
+
     Kept are the instants after round(linspace(0, steps, frames)) steps; frames is at most steps +
     1, and at least 2 unless steps is 0. The bodies given are not changed. Raises ValueError for a
     value outside its range, FloatingPointError where bodies met in one point.
@@ -162,11 +168,13 @@ def evolve(
     mass, position, velocity = (np.array(array, dtype=np.float64) for array in initial_state)
     if not 0 <= theta <= 1:
         raise ValueError(f"theta = {theta}: take 0 (all pairs) to 1 (quickest).")
-    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours, device)
 
     histories = np.empty((frames, *position.shape)), np.empty((frames, *position.shape))
     several, arrived = threads_pay(len(mass)), True
-    if integrator == "hermite":
+    if device == "cuda":
+        follow_on_gpu(position, velocity, mass, law, dt, integrator, kept, histories)
+    elif integrator == "hermite":
         hermite = integrators.hermite_parallel if several else integrators.hermite
         arrived = hermite(position, velocity, mass, softening, g, eta, dt, kept, *histories)
     else:
@@ -179,6 +187,30 @@ def evolve(
     return Orbits(mass, position, velocity, kept * dt, *histories)
 
 
+def follow_on_gpu(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    mass: np.ndarray,
+    law: forces.Law,
+    dt: float,
+    integrator: str,
+    kept: np.ndarray,
+    histories: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Follow bodies as `evolve` does, in the precision of the law."""
+    from pipelines.kernels import gravity_cuda  # seconds, which nobody else should wait
+
+    kind = np.float32 if isinstance(law, forces.DirectFloat32) else np.float64
+    results = position, velocity, *histories
+    x, v, positions, velocities = (array.astype(kind) for array in results)
+    masses, fractions = mass.astype(kind), COMPOSITIONS[integrator]
+    gravity_cuda.history(
+        x, v, masses, law.softening, law.g, dt, fractions, kept, positions, velocities
+    )
+    for result, found in zip(results, (x, v, positions, velocities), strict=True):
+        result[...] = found
+
+
 def law_of(
     n: int,
     method: str,
@@ -188,12 +220,14 @@ def law_of(
     g: float,
     theta: float,
     neighbours: int,
+    device: str,
 ) -> forces.Law:
     """Return the law that n bodies follow; raise ValueError where its parameters do not agree."""
     for name, value, allowed in (
         ("method", method, Method),
         ("precision", precision, Precision),
         ("integrator", integrator, Integrator),
+        ("device", device, Device),
     ):
         if value not in get_args(allowed):
             known = ", ".join(map(repr, get_args(allowed)))
@@ -204,13 +238,20 @@ def law_of(
     if (adaptive or single) and method not in ("auto", "direct"):
         culprit = "integrator = 'hermite'" if adaptive else "precision = 'float32'"
         raise ValueError(f"{culprit} cannot be had with method = {method!r}: take 'direct'.")
+    if device == "cuda" and (adaptive or method not in ("auto", "direct")):
+        culprit = "integrator = 'hermite'" if adaptive else f"method = {method!r}"
+        raise ValueError(
+            f"{culprit} is not for a GPU: take device = 'cpu', or method = 'direct' and another "
+            "integrator."
+        )
     if single:
         return forces.DirectFloat32(float(softening), float(g))
     if method == "neighbours":
         if not 1 <= neighbours < n:
             raise ValueError(f"neighbours = {neighbours} of {n} bodies: take 1 to {n - 1}.")
         return forces.Neighbours(float(softening), float(g), int(neighbours))
-    if method == "tree" or (method == "auto" and not adaptive and n >= FEWEST_BODIES_FOR_TREE):
+    may_lump = method == "auto" and not adaptive and device == "cpu"
+    if method == "tree" or (may_lump and n >= FEWEST_BODIES_FOR_TREE):
         return forces.Tree(float(softening), float(g), float(theta))
     return forces.Direct(float(softening), float(g))
 
@@ -226,6 +267,7 @@ def diagnose(
     integrator: Integrator = "leapfrog",
     theta: float = 0.5,
     neighbours: int = 16,
+    device: Device = "cpu",
 ) -> Diagnostics:
     """Return what histories (frame, body, xyz) of bodies of some mass (body,) keep, and how well.
 
@@ -238,8 +280,8 @@ def diagnose(
     """
     total, weights = mass.sum(), mass[:, None]
     kinetic = 0.5 * np.sum(weights * velocity_history**2, axis=(1, 2))
-    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours)
-    potential = potential_energies(position_history, mass, law)
+    law = law_of(len(mass), method, precision, integrator, softening, g, theta, neighbours, device)
+    potential = potential_energies(position_history, mass, law, device)
     momentum = mass @ velocity_history
     spin = np.sum(np.cross(position_history, weights * velocity_history), axis=1)
     energy = kinetic + potential
@@ -263,13 +305,18 @@ def diagnose(
 
 
 def potential_energies(
-    position_history: np.ndarray, mass: np.ndarray, law: forces.Law
+    position_history: np.ndarray, mass: np.ndarray, law: forces.Law, device: str
 ) -> np.ndarray:
     """Return the potential energy (frame,) of all pairs."""
     if isinstance(law, forces.Neighbours):
         law = forces.Direct(law.softening, law.g)
-    kernels = tree if isinstance(law, forces.Tree) else gravity
-    potentials = kernels.potentials_parallel if threads_pay(len(mass)) else kernels.potentials
+    if device == "cuda":
+        from pipelines.kernels import gravity_cuda
+
+        potentials: Callable[..., None] = gravity_cuda.potentials
+    else:
+        kernels = tree if isinstance(law, forces.Tree) else gravity
+        potentials = kernels.potentials_parallel if threads_pay(len(mass)) else kernels.potentials
     at_bodies = np.empty((len(position_history), len(mass)))
     for position, out in zip(position_history, at_bodies, strict=True):
         potentials(position, mass, *law, out)

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.heat_flow import FEWEST_NODES_FOR_THREADS, heat_flow, nodes, pipeline
+import sweep
+from pipelines.heat_flow import (
+    FEWEST_NODES_FOR_THREADS,
+    ensemble,
+    heat_flow,
+    heat_flows,
+    nodes,
+    pipeline,
+)
 
 edges = st.fixed_dictionaries(
     {name: st.floats(-100, 500) for name in ("t_top", "t_bottom", "t_left", "t_right", "t_initial")}
@@ -151,6 +159,18 @@ def test_a_large_plate_does_not_depend_on_the_number_of_threads():
         ({"length": 0.0}, "length = 0.0: take a finite value above 0"),
         ({"nx": 2}, "nx = 2 leaves no node inside the plate: take 3 or more"),
         ({"steps": 10, "frames": 12}, "take 2 to 11 frames"),
+        ({"ny": 2}, "ny = 2 leaves no node inside the plate: take 3 or more"),
+        ({"height": -1.0}, "height = -1.0: take a finite value above 0"),
+        ({"radius": 0.0, "initial": "spot"}, "radius = 0.0: take a finite value above 0"),
+        ({"radius": 0.0, "inclusion": 2.0}, "radius = 0.0: take a finite value above 0"),
+        ({"inclusion": 0.0}, "conductivity has the value 0.0: take finite values above 0"),
+        ({"left": "periodic"}, "Of left and right one is periodic and one is not: make both so"),
+        ({"top": "convective", "transfer": -1.0}, "transfer = -1.0 at the top edge: .* at least 0"),
+        (
+            {"top": "convective", "transfer": 1e6, "nx": 50},
+            r"mixing = 0.25 makes .* take mixing = 0.07\d* or less, or scheme = 'implicit'",
+        ),
+        ({"device": "cuda", "scheme": "implicit"}, "scheme = 'implicit' is not for a GPU"),
     ],
 )
 def test_a_refusal_says_what_to_take(wrong, remedy):
@@ -160,3 +180,95 @@ def test_a_refusal_says_what_to_take(wrong, remedy):
 
 def test_the_study_varies_the_metal_and_the_heated_edge():
     assert [axis.dim for axis in pipeline.axes] == ["diffusivity", "t_top"]
+
+
+def test_a_plate_that_is_not_square_tends_to_the_exact_steady_state():
+    # Heated from below, cooled by a fluid above, nothing through the sides: T falls linearly.
+    flux, transfer, k = 5000.0, 250.0, 20.0
+    result = heat_flow(
+        **{"nx": 7, "ny": 15, "length": 0.02, "height": 0.01, "steps": 150_000, "frames": 2},
+        **{"bottom": "heated", "top": "convective", "left": "insulated", "right": "insulated"},
+        **{"flux": flux, "transfer": transfer, "conductivity": k, "t_top": 10.0, "mixing": 0.2},
+    )
+
+    y = np.linspace(0, 0.01, 15)
+    exact = 10.0 + flux / transfer + flux / k * (0.01 - y)
+    np.testing.assert_allclose(result.temperature, np.tile(exact[:, None], 7), rtol=0, atol=1e-6)
+
+
+def test_a_source_warms_an_insulated_plate_at_its_rate():
+    around = dict.fromkeys(("top", "bottom", "left", "right"), "insulated")
+
+    result = heat_flow(nx=9, steps=50, frames=3, source=4e6, conductivity=20.0, **around)
+
+    warming = 4e6 / (20.0 / 117e-6) * result.time
+    np.testing.assert_allclose(result.mean_temperature, warming, rtol=1e-12)
+    np.testing.assert_allclose(result.temperature, warming[-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ["explicit", "implicit"])
+def test_a_sine_mode_of_a_periodic_strip_decays_as_it_should(scheme):
+    settings = {"nx": 32, "ny": 41, "length": 0.1, "height": 0.05, "diffusivity": 1e-5}
+    edges = {"left": "periodic", "right": "periodic", "t_top": 0.0}
+
+    settings |= edges | {"initial": "sine"}
+
+    result = heat_flow(steps=200, frames=2, mixing=0.2, scheme=scheme, **settings)
+
+    # sin(pi x / length) is no mode of a periodic strip, but its mean over x decays as one.
+    slowest = np.exp(-1e-5 * (np.pi / 0.05) ** 2 * result.time[-1])
+    start = heat_flow(steps=0, frames=1, **settings).temperature
+    np.testing.assert_allclose(
+        result.temperature.mean(axis=1), slowest * start.mean(axis=1), rtol=0, atol=2e-2
+    )
+
+
+def test_large_implicit_steps_lead_to_the_same_steady_state():
+    explicit = heat_flow(nx=21, steps=20_000, frames=2, inclusion=5.0, radius=0.02, mixing=0.04)
+    implicit = heat_flow(
+        nx=21, steps=400, frames=2, inclusion=5.0, radius=0.02, mixing=2.0, scheme="implicit"
+    )
+
+    np.testing.assert_allclose(implicit.temperature, explicit.temperature, rtol=0, atol=1e-4)
+
+
+def test_float32_gives_what_float64_gives_to_its_rounding():
+    double = heat_flow(nx=30, steps=500, frames=4)
+    single = heat_flow(nx=30, steps=500, frames=4, precision="float32")
+
+    assert single.temperature.dtype == np.float64
+    np.testing.assert_allclose(single.temperature, double.temperature, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(single.mean_temperature, double.mean_temperature, atol=1e-3)
+
+
+def test_a_spot_is_in_the_middle_and_does_not_touch_held_edges():
+    plate = heat_flow(nx=21, steps=0, frames=1, initial="spot", radius=0.02, t_top=0.0).temperature
+
+    assert plate.argmax() == 10 * 21 + 10
+    assert plate.max() == pytest.approx(100.0)
+    np.testing.assert_array_equal(plate, plate.T)
+    assert not plate[[0, -1]].any()
+
+
+def test_all_plates_at_once_are_what_each_is_alone():
+    metals, tops = np.array([1e-6, 4e-5, 1e-4]), np.array([50.0, 80.0, 400.0])
+
+    together = heat_flows(metals, tops, nx=20, steps=60, frames=4)
+
+    for k, (diffusivity, t_top) in enumerate(zip(metals, tops, strict=True)):
+        alone = heat_flow(diffusivity=diffusivity, t_top=t_top, nx=20, steps=60, frames=4)
+        np.testing.assert_array_equal(together.temperature[k], alone.temperature)
+        np.testing.assert_array_equal(together.centre_temperature[k], alone.centre_temperature)
+        np.testing.assert_allclose(together.mean_temperature[k], alone.mean_temperature, rtol=1e-14)
+        np.testing.assert_allclose(together.time[k], alone.time, rtol=1e-14)
+
+
+def test_the_ensemble_is_the_same_study():
+    values = {"nx": 12, "steps": 30, "frames": 3}
+
+    one = sweep.run(pipeline, on="serial", **values)
+    other = sweep.run(ensemble, on="serial", **values)
+
+    assert set(one.sizes) == set(other.sizes)
+    for name in ("temperature", "centre_temperature", "time"):
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-14)

@@ -317,7 +317,7 @@ def test_other_ways_to_follow_bodies_agree_with_small_steps(setting):
 
 def test_the_method_auto_takes_the_tree_for_many_bodies_only_and_never_for_hermite():
     def law(n, method="auto", precision="float64", integrator="leapfrog"):
-        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7, 5)
+        return law_of(n, method, precision, integrator, 0.1, 1.0, 0.7, 5, "cpu")
 
     assert law(FEWEST_BODIES_FOR_TREE - 1) == law(10**6, "direct") == forces.Direct(0.1, 1.0)
     assert law(FEWEST_BODIES_FOR_TREE) == law(9, "tree") == forces.Tree(0.1, 1.0, 0.7)

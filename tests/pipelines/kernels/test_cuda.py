@@ -24,7 +24,8 @@ NO_GPU_HERE = pytest.mark.skipif(cuda.is_available(), reason="there is a GPU")
 def test_cuda_kernels_pass_their_tests_in_the_simulator():
     # A process of its own, because numba takes the simulator when it is imported, or never.
     here = Path(__file__).parent
-    files = [str(here / "test_heat_cuda.py"), str(here / "test_gravity_cuda.py")]
+    kernels = [str(here / "test_heat_cuda.py"), str(here / "test_gravity_cuda.py")]
+    files = [*kernels, str(here.parent / "test_on_gpu.py")]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *files]
 
     finished = subprocess.run(
