@@ -1,4 +1,14 @@
-"""Numerical kernels: arrays and numbers in and out; they import numpy and numba only.
+"""Numerical kernels: arrays and numbers in and out; they import numpy, numba and each other only.
+
+| file | what it computes |
+|---|---|
+| `stencil.py` | heat conduction in a plate, discretised: what all heat kernels take |
+| `heat.py`, `heat_implicit.py`, `heat_cuda.py` | explicit steps, large implicit steps, on a GPU |
+| `conduction.py`, `wavefront.py`, `rows.py` | of the explicit steps: formulas, order, layout |
+| `gravity.py`, `gravity_cuda.py` | self-gravitating bodies: all pairs; on a GPU |
+| `tree.py`, `neighbours.py` | the same with distant bodies in lumps; of the nearest only |
+| `forces.py`, `integrators.py` | which of these bodies follow, and how they are followed |
+| `simd.py`, `cuda_device.py` | vectors and atomic words for numba; whether there is a GPU |
 
 Every kernel has a single-thread and a threaded version, which are two functions on purpose: one
 Python function compiled twice would share one entry of numba's disk cache. Both give the same bits
