@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 from numba import cuda
-from plates import cases
+from random_plates import cases
 
 from pipelines.kernels import gravity_cuda, heat_cuda
 from pipelines.kernels.cuda_device import require_gpu

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from plates import SPACING, Case, case, cases, updated
+from random_plates import SPACING, Case, case, cases, updated
 
 from pipelines.kernels import heat
 from pipelines.kernels.stencil import (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from numba import cuda
-from plates import Case, cases, updated
+from random_plates import Case, cases, updated
 
 from pipelines.kernels import heat_cuda
 from pipelines.kernels.cuda_device import IS_SIMULATED

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from plates import Case, case, cases, reference_update, updated
+from random_plates import Case, case, cases, reference_update, updated
 from scipy.linalg import expm
 
 from pipelines.kernels.heat_implicit import advance, advance_parallel
