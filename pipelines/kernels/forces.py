@@ -52,7 +52,7 @@ def accelerations(law: Law, position: np.ndarray, mass: np.ndarray, out: np.ndar
 
     To be called from compiled code.
     """
-    raise NotImplementedError
+    raise NotImplementedError("call this from a function that numba compiles")
 
 
 def accelerations_parallel(
@@ -62,7 +62,7 @@ def accelerations_parallel(
 
     To be called from compiled code.
     """
-    raise NotImplementedError
+    raise NotImplementedError("call this from a function that numba compiles")
 
 
 SERIAL: dict[type, Callable[..., None]] = {

@@ -40,8 +40,7 @@ from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 BEHIND = 2  # rows from one step to the next: what was just stored is not read at once
 KEPT = 3  # rows of a step that the next one reads
 AHEAD = 3  # rows of a wide plate that are on their way into the cache
-# Chosen by measurement, on cores with 48 KiB of first-level cache and 2 MiB of second-level cache:
-# see benchmarks/RESULTS.md.
+# Chosen by measurement, on cores with 48 KiB of first-level cache and 2 MiB of second-level cache.
 NARROW = 512  # vectors of a row that is interleaved as a whole, at most
 FIRST_LEVEL, SECOND_LEVEL = 32 * 1024, 1536 * 1024  # bytes that rows at work take there
 FEWEST_STEPS, MOST_STEPS = 4, 24  # in one pass over a narrow plate, in the first level, the second
