@@ -231,7 +231,7 @@ def labour_many(
             w = room[me * length : (me + 1) * length]
             words[me] = 0
             one = one_of(stencils, run)
-            lay_out_numbers(w, layouts[0], one)
+            lay_out_numbers(w, layouts[0], plates[run], one)
             labour(
                 w,
                 layouts,
@@ -286,7 +286,7 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
     steps, frame = make_passes(kept, layout.depth)
-    lay_out_numbers(w, layout, stencil)
+    lay_out_numbers(w, layout, plate, stencil)
     labour(w, layouts, stencil, steps, frame, words, 0, 1, plate, spare, frames)
 
 
@@ -299,7 +299,7 @@ def history_parallel(
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
     steps, frame = make_passes(kept, layout.depth)
-    lay_out_numbers(w, layout, stencil)
+    lay_out_numbers(w, layout, plate, stencil)
     labour_parallel(w, layouts, stencil, steps, frame, words, workers, plate, spare, frames)
 
 

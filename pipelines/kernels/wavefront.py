@@ -1,9 +1,16 @@
 """Many steps of a plate in one pass over its rows, so that all rows at work stay in the cache.
 
-A wavefront (Wellein et al. 2009, doi:10.1109/COMPSAC.2009.82): step s + 1 of a row is done when
-step s is two rows ahead. In one pass a band of rows, of one strip of columns, is taken up to
-`Layout.depth` steps ahead; beyond the band, and beyond the strip, it is computed with a margin that
-gets narrower by one node a step, because others compute the same there.
+A wavefront (Wellein et al. 2009, doi:10.1109/COMPSAC.2009.82): in one pass a band of rows, of one
+strip of columns, is taken up to `Layout.depth` steps ahead; beyond the band, and beyond the strip,
+it is computed with a margin that gets narrower by one node a step, because others compute the same
+there.
+
+A pass goes through the band tile by tile, some rows each. All steps of a tile are done before the
+next one is begun, each of them a row further back than the step before it, as it needs the row
+ahead: so rows are used again while they are in the first-level cache. A row after step s replaces
+the one below it after step s - 1, which nothing needs any more. So row r after step s is in place
+r - s of a ring, in which the rows of a tile and two of each step are kept; only the first step of
+a pass reads elsewhere, and the last one writes elsewhere, if the plate is interleaved as a whole.
 
 All numbers of a plate on its way are in one work array `w`, and its `Layout` says where: to count
 references to arrays of their own would take longer than a row of a narrow plate does.
@@ -18,6 +25,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.kernels.conduction import (
+    conduct_pair,
     conduct_uniform,
     conduct_varying,
     copy_row,
@@ -37,13 +45,11 @@ from pipelines.kernels.simd import (
 )
 from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 
-BEHIND = 2  # rows from one step to the next: what was just stored is not read at once
-KEPT = 3  # rows of a step that the next one reads
-AHEAD = 3  # rows of a wide plate that are on their way into the cache
 # Chosen by measurement, on cores with 48 KiB of first-level cache and 2 MiB of second-level cache.
-NARROW = 512  # vectors of a row that is interleaved as a whole, at most
+NARROW = 256  # vectors of a row that is interleaved as a whole, at most
 FIRST_LEVEL, SECOND_LEVEL = 32 * 1024, 1536 * 1024  # bytes that rows at work take there
-FEWEST_STEPS, MOST_STEPS = 4, 24  # in one pass over a narrow plate, in the first level, the second
+FEWEST_ROWS, MOST_ROWS = 4, 16  # of a tile
+FEWEST_STEPS, MOST_STEPS = 4, 32  # in one pass over a narrow plate
 DEPTH = 48  # steps in one pass over a wide plate
 STRIP = 64  # vectors of a strip, its margins not counted
 
@@ -78,8 +84,8 @@ END = np.dtype(
 #   north, east, source, gains: rows of strip 0, of `Stencil`, and four rows: gain of bottom and
 #       top, loss of bottom and top; those of the other strips follow, `rows` or 4 rows each
 #   plates: two interleaved plates of a narrow one
-#   ring: from the kept rows of one step to those of the next
-#   scratch, scratch_size: of the first worker: kept rows, a ghost, a result, and room
+#   tile, ring: rows of a tile, and of the ring
+#   scratch, scratch_size: of the first worker: the ring, a ghost row, and room for a row
 #   length: of the whole array
 LAYOUT = np.dtype(
     (
@@ -90,7 +96,7 @@ LAYOUT = np.dtype(
             ("left", END),
             ("right", END),
             *_integers("mixing", "north", "east", "source", "gains", "plates"),
-            *_integers("ring", "scratch", "scratch_size", "length"),
+            *_integers("tile", "ring", "scratch", "scratch_size", "length"),
         ],
     )
 )
@@ -119,7 +125,9 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
     is_narrow = columns <= NARROW * n
     if is_narrow:
         strips, margin = 1, 0
-        depth = min(steps_at_once(columns // n * BYTES), max(FEWEST_STEPS, rows // (4 * workers)))
+        depth = min(
+            steps_at_once(-(-columns // n) * BYTES), max(FEWEST_STEPS, rows // (4 * workers))
+        )
         depth = min(depth, rows)
         bands = max(1, min(workers, rows // (2 * depth)))
     else:
@@ -128,7 +136,8 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         bands = max(1, min(4 * workers // strips, rows // (4 * depth)))
     vectors = max(2, -(-(-(-columns // strips) + 2 * margin) // n))
     stride = (vectors + 2) * n
-    ring = KEPT * stride
+    tile = rows_at_once(stride * plate.itemsize)
+    ring = 2 * depth + tile
     bottom, top, left, right = (int(kind) for kind in stencil.edges)
     sizes = {
         "mixing": n,
@@ -139,7 +148,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         "source": stride * rows * strips if stencil.source.size else 0,
         "gains": 4 * strips * stride,
         "plates": 2 * rows * stride if is_narrow else 0,
-        "scratch": workers * (depth * ring + 3 * stride),
+        "scratch": workers * (ring + 2) * stride,
     }
     ends = np.cumsum(list(sizes.values())).tolist()
     starts = dict(zip(sizes, [0, *ends], strict=False))
@@ -161,21 +170,20 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         "stride": stride, "margin": margin, "depth": depth, "bottom": bottom, "top": top,
         "wraps": left == PERIODIC, "varies": stencil.east.size > 0,
         "heats": stencil.source.size > 0, "left": at_left, "right": at_right,
-        "ring": ring, "scratch_size": depth * ring + 3 * stride, "length": ends[-1], **starts,
+        "tile": tile, "ring": ring, "scratch_size": (ring + 2) * stride, "length": ends[-1],
+        **starts,
     }  # fmt: skip
     return np.array([tuple(numbers[name] for name in LAYOUT.names or ())], LAYOUT)
 
 
-def steps_at_once(row: int) -> int:
-    """Return how many steps a pass over a narrow plate takes, whose rows have so many bytes.
+def rows_at_once(row: int) -> int:
+    """Return how many rows of so many bytes a tile has: even, and with two more in the cache."""
+    return max(FEWEST_ROWS, min(MOST_ROWS, (FIRST_LEVEL // row - 2) // 2 * 2))
 
-    A few, if the rows of that many steps are in the first-level cache, else many: the rows of more
-    steps than that come from the second level, but the plate itself comes less often.
-    """
-    near = 1 + FIRST_LEVEL // (KEPT * row + 1)
-    if near >= FEWEST_STEPS:
-        return min(near, FEWEST_STEPS + 1)
-    return max(FEWEST_STEPS, min(MOST_STEPS, SECOND_LEVEL // (KEPT * row)))
+
+def steps_at_once(row: int) -> int:
+    """Return how many steps a pass over a narrow plate takes, whose rows have so many bytes."""
+    return max(FEWEST_STEPS, min(MOST_STEPS, SECOND_LEVEL // (2 * row)))
 
 
 def places(n: int, vectors: int, edge: int, out: int) -> tuple[int, int, int, int, int]:
@@ -216,15 +224,20 @@ def lay_out(w: np.ndarray, layout: np.record, task: Pass, stencil: Stencil) -> N
 
 
 @njit(nogil=True, cache=True)
-def lay_out_numbers(w: np.ndarray, layout: np.record, stencil: Stencil) -> None:
-    """Write what `conduct_uniform` takes, and gains and losses of the left and right edges."""
+def lay_out_numbers(w: np.ndarray, layout: np.record, plate: np.ndarray, stencil: Stencil) -> None:
+    """Write what `conduct_uniform` takes, and of the left and right edges gains and losses.
+
+    Where an edge is fixed, what it is fixed to stands for its gain.
+    """
     if not layout.varies:
         w[layout.mixing] = stencil.mixing_x
         w[layout.mixing + 1] = stencil.mixing_y / stencil.mixing_x
         w[layout.mixing + 2] = 1.0 - 2.0 * (stencil.mixing_x + stencil.mixing_y)
     for i in range(layout.rows):
-        w[layout.left.gain + i] = stencil.gain_x[0, i]
-        w[layout.right.gain + i] = stencil.gain_x[1, i]
+        is_fixed = layout.left.kind == FIXED
+        w[layout.left.gain + i] = plate[i, 0] if is_fixed else stencil.gain_x[0, i]
+        is_fixed = layout.right.kind == FIXED
+        w[layout.right.gain + i] = plate[i, -1] if is_fixed else stencil.gain_x[1, i]
         w[layout.left.gain + 2 * layout.rows + i] = stencil.loss_x[0, i]
         w[layout.right.gain + 2 * layout.rows + i] = stencil.loss_x[1, i]
 
@@ -235,7 +248,7 @@ def interleave(
 ) -> None:
     """Interleave row i of a table (y, x), given as 1-D: what a strip has of it, with margins."""
     start = first_column(layout, task.strip) - layout.margin
-    room = task.scratch + layout.depth * layout.ring + 2 * layout.stride
+    room = task.scratch + (layout.ring + 1) * layout.stride
     pack(w, row, layout.vectors, numbers, layout.columns, i, start, layout.wraps, room)
 
 
@@ -281,79 +294,132 @@ def add_ghost(w: np.ndarray, row: int, i: int, rows: int, end: np.record) -> Non
 
 
 @njit(nogil=True, cache=True)
-def finish(w: np.ndarray, new: int, old: int, i: int, rows: int, end: np.record) -> None:
-    """Complete an end of row i after its update."""
+def finish(w: np.ndarray, new: int, i: int, rows: int, end: np.record) -> None:
+    """Write an end of row i after its update."""
     if end.kind == FIXED:
-        w[new + end.edge] = w[old + end.edge]
-        w[new + end.edge_twin] = w[old + end.edge]
+        w[new + end.edge] = w[end.gain + i]
+        w[new + end.edge_twin] = w[end.gain + i]
     else:
         add_ghost(w, new, i, rows, end)
 
 
 @njit(nogil=True, cache=True)
-def row_at(layout: np.record, task: Pass, s: int, r: int) -> int:
-    """Return where row r is after s steps."""
-    if s == 0 and task.origin >= 0:
-        return task.origin + within(r, layout.rows) * layout.stride
-    if s == task.steps:
-        if task.origin >= 0:
-            return task.target + within(r, layout.rows) * layout.stride
-        return task.scratch + layout.depth * layout.ring + layout.stride
-    return task.scratch + s * layout.ring + r % KEPT * layout.stride
-
-
-@njit(nogil=True, cache=True)
 def within(r: int, rows: int) -> int:
-    """Return row r of a plate that goes on periodically, by one plate at most."""
+    """Return row r of so many that go on periodically, if it is beyond by once their number."""
     if r < 0:
         return r + rows
     return r - rows if r >= rows else r
 
 
-@njit(nogil=True, cache=True)
-def rows_around(layout: np.record, task: Pass, s: int, r: int) -> tuple[int, int, int]:
-    """Return where rows r - 1, r and r + 1 are after s steps."""
-    stride = layout.stride
-    if s == 0 and task.origin >= 0:
-        rows = layout.rows
-        i = within(r, rows)
-        below, above = i - 1 if i else rows - 1, i + 1 if i < rows - 1 else 0
-        return task.origin + below * stride, task.origin + i * stride, task.origin + above * stride
-    turn, ring = r % KEPT, task.scratch + s * layout.ring
-    below, above = turn - 1 if turn else KEPT - 1, turn + 1 if turn < KEPT - 1 else 0
-    return ring + below * stride, ring + turn * stride, ring + above * stride
+class Circle(NamedTuple):
+    """Rows that follow each other in the work array, the first one after the last."""
+
+    start: int
+    rows: int
 
 
 @njit(nogil=True, cache=True)
-def update_row(w: np.ndarray, layout: np.record, task: Pass, s: int, r: int) -> int:
-    """Take row r from step s - 1 to step s, and return where it is."""
-    vectors, i = layout.vectors, within(r, layout.rows)
-    new = row_at(layout, task, s, r)
-    below, old, above = rows_around(layout, task, s - 1, r)
+def rows_after(layout: np.record, task: Pass, s: int) -> Circle:
+    """Return where rows are after s steps."""
+    if task.origin >= 0 and s == 0:
+        return Circle(task.origin, layout.rows)
+    if task.origin >= 0 and s == task.steps:
+        return Circle(task.target, layout.rows)
+    return Circle(task.scratch, layout.ring)
+
+
+@njit(nogil=True, cache=True)
+def row_at(layout: np.record, task: Pass, turn: int, s: int, r: int) -> int:
+    """Return where row r is after s steps, on the turn of the ring that begins with row `turn`."""
+    start, rows = rows_after(layout, task, s)
+    place = r - s - turn if start == task.scratch else r
+    return start + within(place, rows) * layout.stride
+
+
+@njit(nogil=True, cache=True)
+def following(circle: Circle, stride: int, row: int) -> int:
+    """Return where the row after that at w[row] is."""
+    row += stride
+    return circle.start if row == circle.start + circle.rows * stride else row
+
+
+@njit(nogil=True, cache=True)
+def update_rows(
+    w: np.ndarray, layout: np.record, task: Pass, turn: int, s: int, first: int, last: int
+) -> None:
+    """Take rows first to last - 1 from step s - 1 to step s, two at once where that can be."""
+    stride, source, target = (
+        layout.stride,
+        rows_after(layout, task, s - 1),
+        rows_after(layout, task, s),
+    )
+    lowest, highest = first, first if layout.varies else last  # rows that can be done in pairs
+    if layout.bottom != PERIODIC:
+        lowest, highest = max(1, first), min(highest, layout.rows - 1)
+    below = row_at(layout, task, turn, s - 1, first - 1)
+    old, new = following(source, stride, below), row_at(layout, task, turn, s, first)
+    r = first
+    while r < last:
+        above = following(source, stride, old)
+        if lowest <= r < highest - 1:
+            after, next_new = above, following(target, stride, new)
+            above = following(source, stride, after)
+            conduct_pair(w, new, next_new, below, old, after, above, layout.vectors, layout.mixing)
+            below, old, new = after, above, following(target, stride, next_new)
+            r += 2
+        else:
+            update_row(w, layout, task, r, new, below, old, above)
+            below, old, new = old, above, following(target, stride, new)
+            r += 1
+    complete_rows(w, layout, task, turn, s, first, last)
+
+
+@njit(nogil=True, cache=True)
+def update_row(
+    w: np.ndarray, layout: np.record, task: Pass, r: int, new: int, below: int, old: int, above: int
+) -> None:
+    """Take row r a step further."""
+    i = within(r, layout.rows)
     if i == 0 or i == layout.rows - 1:
         kind = layout.bottom if i == 0 else layout.top
         if kind == FIXED:
-            copy_row(w, new, old, vectors)
-            return new
+            copy_row(w, new, old, layout.vectors)
+            return
         if kind == OPEN and i == 0:
             below = ghost_row(w, layout, task, 0, above, old)
         elif kind == OPEN:
             above = ghost_row(w, layout, task, 1, below, old)
     if layout.varies:
-        conduct_varying(w, new, below, old, above, vectors, *faces_of(layout, task, i))
+        faces = faces_of(layout, task, i)
+        conduct_varying(w, new, below, old, above, layout.vectors, *faces)
     else:
-        conduct_uniform(w, new, below, old, above, vectors, layout.mixing)
-    if layout.heats:
-        source = layout.source + (task.strip * layout.rows + i) * layout.stride
-        heat_up(w, new, source, vectors)
-    n, count = lanes(w), vectors * lanes(w)
-    store(w, new - n, from_left(load(w, new + count - n)))
-    store(w, new + count, from_right(load(w, new)))
-    if layout.left.strip == task.strip:
-        finish(w, new, old, i, layout.rows, layout.left)
-    if layout.right.strip == task.strip:
-        finish(w, new, old, i, layout.rows, layout.right)
-    return new
+        conduct_uniform(w, new, below, old, above, layout.vectors, layout.mixing)
+
+
+@njit(nogil=True, cache=True)
+def complete_rows(
+    w: np.ndarray, layout: np.record, task: Pass, turn: int, s: int, first: int, last: int
+) -> None:
+    """Add the source to rows, and write their ends and what is beyond them."""
+    n, vectors, rows, stride = lanes(w), layout.vectors, layout.rows, layout.stride
+    count, target = vectors * n, rows_after(layout, task, s)
+    at_left, at_right = layout.left.strip == task.strip, layout.right.strip == task.strip
+    if layout.bottom == FIXED:
+        first = max(first, 1)
+    if layout.top == FIXED:
+        last = min(last, rows - 1)
+    row = row_at(layout, task, turn, s, first)
+    for r in range(first, last):
+        i = within(r, rows)
+        if layout.heats:
+            heat_up(w, row, layout.source + (task.strip * rows + i) * stride, vectors)
+        store(w, row - n, from_left(load(w, row + count - n)))
+        store(w, row + count, from_right(load(w, row)))
+        if at_left:
+            finish(w, row, i, rows, layout.left)
+        if at_right:
+            finish(w, row, i, rows, layout.right)
+        row = following(target, stride, row)
 
 
 @njit(nogil=True, cache=True)
@@ -361,7 +427,7 @@ def ghost_row(
     w: np.ndarray, layout: np.record, task: Pass, side: int, inner: int, edge: int
 ) -> int:
     """Write the row beyond the bottom (side 0) or the top (1), and return where it is."""
-    ghost = task.scratch + layout.depth * layout.ring
+    ghost = task.scratch + layout.ring * layout.stride
     gain = layout.gains + (task.strip * 4 + side) * layout.stride
     reflect(w, ghost, inner, edge, gain, gain + 2 * layout.stride, layout.vectors)
     return ghost
@@ -380,29 +446,33 @@ def faces_of(layout: np.record, task: Pass, i: int) -> tuple[int, int, int]:
 def sweep(
     w: np.ndarray, layout: np.record, task: Pass, plate: np.ndarray, result: np.ndarray
 ) -> None:
-    """Carry out a pass: the last step goes first, each one `BEHIND` rows behind the one before it.
+    """Carry out a pass, so many rows at a time: all steps of these, each a row behind the last.
 
     plate and result, given as 1-D, are where rows come from and go to if they are not interleaved.
     """
-    rows, steps = layout.rows, task.steps
+    rows, steps, tile = layout.rows, task.steps, layout.tile
     lowest, highest = 0, rows
     if layout.bottom == PERIODIC:
         lowest, highest = -steps, rows + steps
-    start, stop = max(task.first - steps + 1, lowest), min(task.last + steps - 1, highest)
-    fetched = max(start - 1, lowest)  # rows before it are interleaved
-    for t in range(start, stop + BEHIND * (steps - 1)):
-        while task.origin < 0 and fetched < min(t + 2, stop + 1, highest):
-            row = row_at(layout, task, 0, fetched)
-            take_in(w, layout, task, row, plate, within(fetched, rows))
-            fetched += 1
-            foresee(w, layout, task, plate, fetched + AHEAD)
-            foresee(w, layout, task, result, t - BEHIND * (steps - 1) + AHEAD)
-        for s in range(steps, 0, -1):
-            r, ahead = t - BEHIND * (s - 1), steps - s
-            if max(task.first - ahead, lowest) <= r < min(task.last + ahead, highest):
-                new = update_row(w, layout, task, s, r)
-                if s == steps and task.origin < 0:
-                    deliver(w, layout, task, new, result, r)
+    first, last = max(task.first - steps, lowest), min(task.last + steps, highest)
+    turn, is_wide = first, task.origin < 0
+    for t in range(first, task.last + steps, tile):  # the first of the tile's rows after 0 steps
+        if t >= turn + layout.ring:
+            turn += layout.ring
+        if is_wide:
+            for r in range(t, min(t + tile, last)):
+                take_in(w, layout, task, row_at(layout, task, turn, 0, r), plate, within(r, rows))
+        for s in range(1, steps + 1):
+            margin = steps - s
+            begin = max(t - s, task.first - margin, lowest)
+            end = min(t - s + tile, task.last + margin, highest)
+            update_rows(w, layout, task, turn, s, begin, end)
+            if is_wide and s <= tile:
+                foresee(w, layout, task, plate, t + tile + s - 1)
+                foresee(w, layout, task, result, t - steps + tile + s - 1)
+        if is_wide:
+            for r in range(max(t - steps, task.first), min(t - steps + tile, task.last)):
+                deliver(w, layout, task, row_at(layout, task, turn, steps, r), result, r)
 
 
 def make_passes(kept: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
