@@ -45,6 +45,7 @@ def ascend(n):
         total += step()
     return total
 """
+SERIAL = OUTER.replace(", parallel=True", "")  # quicker to compile
 INNER = """import os
 
 from numba import njit
@@ -79,7 +80,7 @@ print(json.dumps({
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, text in {"study": STUDY, "outer": OUTER, "inner": INNER}.items():
+    for name, text in {"study": STUDY, "outer": SERIAL, "inner": INNER}.items():
         (tmp_path / f"{name}.py").write_text(text)
     return tmp_path
 
@@ -110,6 +111,7 @@ def kept(folder: Path) -> list[str]:
 
 class TestProcesses:
     def test_that_come_later_compile_nothing(self, folder: Path) -> None:
+        (folder / "outer.py").write_text(OUTER)
         first = end(begin(folder, "first.zarr"))
         second = end(begin(folder, "second.zarr"))
         third = end(begin(folder, "third.zarr", "processes"))
@@ -136,6 +138,7 @@ class TestProcesses:
         assert after["answers"] == [3, 6, 9, 12]
 
     def test_that_start_cold_together_lose_nothing_and_one_compiles(self, folder: Path) -> None:
+        (folder / "outer.py").write_text(OUTER)
         together = [begin(folder, f"{number}.zarr") for number in range(4)]
         found = [end(process) for process in together]
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-import subprocess
 import sys
 
 import numba
 import numpy as np
 import pytest
+from elsewhere import lines_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -164,24 +164,13 @@ def test_any_number_of_threads_gives_the_bits_of_one(layer):
     if layer == "omp" and sys.platform != "linux":
         pytest.skip("numba's omp layer is sure to be there on Linux only")
 
-    single, *threaded = elsewhere(NUMBA_NUM_THREADS="5", NUMBA_THREADING_LAYER=layer)
+    single, *threaded = lines_of(__file__, NUMBA_NUM_THREADS="5", NUMBA_THREADING_LAYER=layer)
 
     assert threaded == [single] * 5
 
 
 def test_processors_without_vectors_of_64_bytes_give_the_same_bits():
-    assert elsewhere(NUMBA_CPU_FEATURES="-avx512f") == elsewhere()
-
-
-def elsewhere(**setting):
-    finished = subprocess.run(
-        [sys.executable, __file__],
-        env=os.environ | setting | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return finished.stdout.splitlines()
+    assert lines_of(__file__, NUMBA_CPU_FEATURES="-avx512f") == lines_of(__file__)
 
 
 def print_digests():

@@ -1,12 +1,10 @@
 """Run as a script with NUMBA_NUM_THREADS set, this prints one line of digests per thread count."""
 
 import hashlib
-import os
-import subprocess
-import sys
 
 import numba
 import numpy as np
+from elsewhere import lines_of
 
 from pipelines.kernels import forces, gravity, heat, integrators
 from pipelines.kernels.stencil import stencil
@@ -15,16 +13,8 @@ from pipelines.kernels.wavefront import NARROW
 
 def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():
     # A process of its own, because numba allows no more threads than it was started with.
-    environment = os.environ | {
-        "NUMBA_NUM_THREADS": "5",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    single, *threaded = lines_of(__file__, NUMBA_NUM_THREADS="5")
 
-    finished = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
-    )
-
-    single, *threaded = finished.stdout.splitlines()
     assert threaded == [single] * 5
 
 

@@ -5,12 +5,12 @@ The settings are numba's: how many threads, by which library, for which processo
 
 import hashlib
 import os
-import subprocess
 import sys
 
 import numba
 import numpy as np
 import pytest
+from elsewhere import lines_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -329,35 +329,25 @@ def test_every_body_belongs_to_one_group_and_lies_within_its_box():
     np.testing.assert_allclose(grown.lump[root, :3], mass @ position, rtol=0, atol=1e-12)
 
 
-def elsewhere(path, **setting):
-    environment = os.environ | setting | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    finished = subprocess.run(
-        [sys.executable, __file__, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return finished.stdout.splitlines()
-
-
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
 def test_any_number_of_threads_gives_the_bits_of_one(tmp_path, layer):
     if layer == "omp" and sys.platform != "linux":
         pytest.skip("numba's omp layer is sure to be there on Linux only")
 
-    single, *threaded = elsewhere(
-        tmp_path / "forces.npz", NUMBA_NUM_THREADS="5", NUMBA_THREADING_LAYER=layer
-    )
+    file, layer = str(tmp_path / "forces.npz"), {"NUMBA_THREADING_LAYER": layer}
+
+    single, *threaded = lines_of(__file__, file, NUMBA_NUM_THREADS="5", **layer)
 
     assert threaded == [single] * 5
 
 
 def test_processors_without_vectors_of_64_bytes_give_the_same_to_rounding(tmp_path):
-    elsewhere(tmp_path / "here.npz")
-    elsewhere(tmp_path / "there.npz", NUMBA_CPU_FEATURES="-avx512f")
+    files = str(tmp_path / "here.npz"), str(tmp_path / "there.npz")
 
-    with np.load(tmp_path / "here.npz") as here, np.load(tmp_path / "there.npz") as there:
+    lines_of(__file__, files[0])
+    lines_of(__file__, files[1], NUMBA_CPU_FEATURES="-avx512f")
+
+    with np.load(files[0]) as here, np.load(files[1]) as there:
         np.testing.assert_allclose(there["pull"], here["pull"], rtol=0, atol=1e-12)
         np.testing.assert_allclose(there["depth"], here["depth"], rtol=1e-13)
 
