@@ -32,30 +32,35 @@ def conduct_uniform(
 
 
 @njit(nogil=True, cache=True)
-def conduct_pair(
+def conduct_four(
     w: np.ndarray,
-    new: int,
-    next_new: int,
-    below: int,
-    old: int,
-    after: int,
-    above: int,
+    new: tuple[int, int, int, int],
+    old: tuple[int, int, int, int, int, int],
     vectors: int,
     mixing: int,
 ) -> None:
-    """Do `conduct_uniform` along two rows, `old` and the one after: with fewer loads for each."""
+    """Do `conduct_uniform` along four rows, the inner ones of six: with fewer loads for each."""
     n = lanes(w)
     mixing_x, ratio = splat(w, w[mixing]), splat(w, w[mixing + 1])
     keep = splat(w, w[mixing + 2])
-    west, here = load(w, old - n), load(w, old)
-    next_west, next_here = load(w, after - n), load(w, after)
+    below, above = old[0], old[5]
+    west1, here1 = load(w, old[1] - n), load(w, old[1])
+    west2, here2 = load(w, old[2] - n), load(w, old[2])
+    west3, here3 = load(w, old[3] - n), load(w, old[3])
+    west4, here4 = load(w, old[4] - n), load(w, old[4])
     for j in range(0, vectors * n, n):
-        east, next_east = load(w, old + j + n), load(w, after + j + n)
-        around = fma(ratio, load(w, below + j) + next_here, west + east)
-        next_around = fma(ratio, here + load(w, above + j), next_west + next_east)
-        store(w, new + j, fma(mixing_x, around, keep * here))
-        store(w, next_new + j, fma(mixing_x, next_around, keep * next_here))
-        west, here, next_west, next_here = here, east, next_here, next_east
+        east1, east2 = load(w, old[1] + j + n), load(w, old[2] + j + n)
+        east3, east4 = load(w, old[3] + j + n), load(w, old[4] + j + n)
+        around1 = fma(ratio, load(w, below + j) + here2, west1 + east1)
+        around2 = fma(ratio, here1 + here3, west2 + east2)
+        around3 = fma(ratio, here2 + here4, west3 + east3)
+        around4 = fma(ratio, here3 + load(w, above + j), west4 + east4)
+        store(w, new[0] + j, fma(mixing_x, around1, keep * here1))
+        store(w, new[1] + j, fma(mixing_x, around2, keep * here2))
+        store(w, new[2] + j, fma(mixing_x, around3, keep * here3))
+        store(w, new[3] + j, fma(mixing_x, around4, keep * here4))
+        west1, here1, west2, here2 = here1, east1, here2, east2
+        west3, here3, west4, here4 = here3, east3, here4, east4
 
 
 @njit(nogil=True, cache=True)

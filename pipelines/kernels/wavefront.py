@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.kernels.conduction import (
-    conduct_pair,
+    conduct_four,
     conduct_uniform,
     conduct_varying,
     copy_row,
@@ -177,8 +177,8 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
 
 
 def rows_at_once(row: int) -> int:
-    """Return how many rows of so many bytes a tile has: even, and with two more in the cache."""
-    return max(FEWEST_ROWS, min(MOST_ROWS, (FIRST_LEVEL // row - 2) // 2 * 2))
+    """Return how many rows of so many bytes a tile has: whole fours, that fit with two more."""
+    return max(FEWEST_ROWS, min(MOST_ROWS, (FIRST_LEVEL // row - 2) // 4 * 4))
 
 
 def steps_at_once(row: int) -> int:
@@ -347,13 +347,13 @@ def following(circle: Circle, stride: int, row: int) -> int:
 def update_rows(
     w: np.ndarray, layout: np.record, task: Pass, turn: int, s: int, first: int, last: int
 ) -> None:
-    """Take rows first to last - 1 from step s - 1 to step s, two at once where that can be."""
+    """Take rows first to last - 1 from step s - 1 to step s, four at once where they can."""
     stride, source, target = (
         layout.stride,
         rows_after(layout, task, s - 1),
         rows_after(layout, task, s),
     )
-    lowest, highest = first, first if layout.varies else last  # rows that can be done in pairs
+    lowest, highest = first, first if layout.varies else last  # rows done so
     if layout.bottom != PERIODIC:
         lowest, highest = max(1, first), min(highest, layout.rows - 1)
     below = row_at(layout, task, turn, s - 1, first - 1)
@@ -361,12 +361,17 @@ def update_rows(
     r = first
     while r < last:
         above = following(source, stride, old)
-        if lowest <= r < highest - 1:
-            after, next_new = above, following(target, stride, new)
-            above = following(source, stride, after)
-            conduct_pair(w, new, next_new, below, old, after, above, layout.vectors, layout.mixing)
-            below, old, new = after, above, following(target, stride, next_new)
-            r += 2
+        if lowest <= r < highest - 3:
+            third = following(source, stride, above)
+            fourth = following(source, stride, third)
+            beyond = following(source, stride, fourth)
+            new_2 = following(target, stride, new)
+            new_3 = following(target, stride, new_2)
+            new_4 = following(target, stride, new_3)
+            olds, news = (below, old, above, third, fourth, beyond), (new, new_2, new_3, new_4)
+            conduct_four(w, news, olds, layout.vectors, layout.mixing)
+            below, old, new = fourth, beyond, following(target, stride, new_4)
+            r += 4
         else:
             update_row(w, layout, task, r, new, below, old, above)
             below, old, new = old, above, following(target, stride, new)
