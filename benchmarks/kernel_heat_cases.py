@@ -18,6 +18,7 @@ from kernel_yardsticks import heat_in_c
 
 MIXING = 0.2
 ROOM, SPOT, NOISE = 293.0, 80.0, 0.1  # K
+EVERY = 16  # steps from one kept frame to the next
 MANY, MANY_STEPS = 256, 16  # few steps, so that it counts that each plate comes from memory
 JAX_STEPS = 20  # of 200: it takes seconds for these
 LARGEST_DIFFERENCE = 1e-10
@@ -92,6 +93,30 @@ def heat_duel(side: int, steps: int, rival: HeatRival) -> Duel:
     )
 
 
+def frames_duel(side: int, steps: int) -> Duel:
+    """Return one plate whose frames are kept against the same one of which only the last is."""
+
+    def mine() -> Prepared:
+        state, frames = plate_of(side), np.zeros((steps // EVERY, side, side))
+
+        def run() -> np.ndarray:
+            ours.advance_and_keep(state, MIXING, EVERY, frames)
+            return state
+
+        return Prepared(run, float(side * side * steps))
+
+    return Duel(
+        f"heat {side}² x {steps}, each {EVERY}th kept",
+        "ours, the last kept",
+        "Gcell/s",
+        Marks(0.9, 1),
+        mine,
+        lambda: our_heat(ours.advance_one, plate_of(side), steps),
+        check_heat,
+        bound="heat",
+    )
+
+
 def many_duel() -> Duel:
     """Return many plates at once against the better of ours for one plate, run after run."""
 
@@ -131,5 +156,7 @@ def heat_duels(threads: int) -> list[Duel]:
         heat_duel(4096, 200, HeatRival(*c, Marks(3, 5))),
         heat_duel(4096, 200, HeatRival(*devito, Marks(5, 8))),
         heat_duel(4096, 200, HeatRival(*jax, Marks(35, 60), JAX_STEPS)),
+        frames_duel(200, 4000),
+        frames_duel(1024, 320),
         many_duel(),
     ]

@@ -29,6 +29,12 @@ def advance_one(plate: np.ndarray, mixing: float, steps: int) -> None:
     heat.advance_parallel(plate, _update(plate.shape, mixing), steps)
 
 
+def advance_and_keep(plate: np.ndarray, mixing: float, every: int, frames: np.ndarray) -> None:
+    """Advance a plate with held edges on all threads, and keep it after so many steps each."""
+    kept = every * np.arange(1, len(frames) + 1)
+    heat.history_parallel(plate, _update(plate.shape, mixing), kept, frames)
+
+
 def advance_serial(plate: np.ndarray, mixing: float, steps: int) -> None:
     """Advance a plate with held edges on one thread."""
     heat.advance(plate, _update(plate.shape, mixing), steps)
