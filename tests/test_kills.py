@@ -22,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 STUDY = BENCHMARKS / "fault_study.py"  # 240 points, two of which fail
 SWEEP = [sys.executable, "-m", "sweep"]
 SOME_FAILED, INTERRUPTED = 1, 130
-FAULTS = 30
+FAULTS = 15  # benchmarks/faults.py has hundreds
 PATIENCE = 60.0  # s; everything here takes a few seconds
 
 

@@ -1,4 +1,4 @@
-"""Run as a script with a file's path, this saves the results of all kernels there."""
+"""Run as a script with a family, threads and a path, this saves their results there."""
 
 import sys
 
@@ -13,16 +13,15 @@ from pipelines.kernels.wavefront import NARROW
 NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
 
 
-def results():
-    """Results of all kernels, serial and threaded, in float64; and of the serial in float32."""
+def pulls(threads):
+    """Results of the direct sums."""
     rng = np.random.default_rng(5)
     position, velocity, mass = rng.normal(size=(75, 3)), rng.normal(size=(75, 3)), rng.random(75)
     found = {}
-    for kind in ("float64", "float32"):
+    for kind in ["float64"] if threads == "all" else ["float64", "float32"]:
         x, v, m = (array.astype(kind) for array in (position, velocity, mass))
-        threaded = [f"{name}_parallel" for name in NAMES if kind == "float64"]
-        for name in [*NAMES, *threaded]:  # in both kinds threads run what is run without them
-            kernel = getattr(gravity, name)
+        for name in NAMES:
+            kernel = getattr(gravity, name + SUFFIX[threads])
             if "potentials" in name:
                 out = (np.empty_like(m),)
                 kernel(x, m, 0.01, 1.1, *out)
@@ -33,12 +32,11 @@ def results():
                 out = (np.empty_like(x),)
                 kernel(x, m, 0.01, 1.1, *out)
             found |= {f"{name}_{kind}_{k}": array for k, array in enumerate(out)}
-    found |= plates()
-    return found | {"has_rsqrt": np.array(simd.HAS_RSQRT)}
+    return found
 
 
-def plates():
-    """Results of the heat kernels, of a narrow plate and of a wide one."""
+def plates_of(kernels, threads):
+    """A narrow plate and a wide one."""
     found = {}
     for nx in (50, 16 * NARROW + 9):
         rng = np.random.default_rng(6)
@@ -49,32 +47,49 @@ def plates():
             stencil(plate.shape, (1.0, 1.0), 0.2, k, 1.0, edges, 0.01, kind)
             for kind in (np.float64, np.float32)
         )
-        both = np.stack([plate, plate])
-        heat.advance_many(both, stacked([update, update]), 20)
-        end32 = plate.astype(np.float32)
-        heat.advance(end32, update32, 20)
-        found |= {f"many_{nx}": both, f"heat_{nx}_float32": end32}
-        for kernels in (heat, heat_implicit):
-            for name in ("advance", "advance_parallel"):
-                end = plate.copy()
-                getattr(kernels, name)(end, update, 20)
-                found[f"{kernels.__name__}_{name}_{nx}"] = end
+        advance = getattr(kernels, "advance" + SUFFIX[threads])
+        advance(plate, update, 20)
+        found[f"{nx}"] = plate
+        if kernels is heat and threads == "all":
+            found[f"many_{nx}"] = np.stack([plate, plate])
+            heat.advance_many(found[f"many_{nx}"], stacked([update, update]), 20)
+        elif kernels is heat:
+            found[f"{nx}_float32"] = plate.astype(np.float32)
+            heat.advance(found[f"{nx}_float32"], update32, 20)
     return found
 
 
-def results_with(tmp_path, **settings):
+SUFFIX = {"one": "", "all": "_parallel"}  # threads
+# What is computed in a process of its own: three, so that they can run side by side.
+FAMILIES = {
+    "gravity": pulls,
+    "heat": lambda threads: plates_of(heat, threads),
+    "implicit heat": lambda threads: plates_of(heat_implicit, threads),
+}
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def results(family, threads):
+    """Results of a family of kernels, on one thread in both kinds, or on all in float64."""
+    return FAMILIES[family](threads) | {"has_rsqrt": np.array(simd.HAS_RSQRT)}
+
+
+def results_with(family, threads, tmp_path, **settings):
     file = str(tmp_path / "results.npz")
-    lines_of(__file__, file, **settings)
+    lines_of(__file__, family, threads, file, **settings)
     with np.load(file) as arrays:
         return dict(arrays)
 
 
 @pytest.mark.skipif(not simd.HAS_RSQRT, reason="this machine has the portable tier only")
-def test_without_avx_512_the_kernels_give_the_same_but_for_rounding(tmp_path):
-    portable = results_with(tmp_path, NUMBA_CPU_FEATURES="-avx512f")
+# Threads run what is run without them; to compile it for both takes a minute.
+@every_family
+@pytest.mark.parametrize("threads", ["one", pytest.param("all", marks=pytest.mark.slow)])
+def test_without_avx_512_the_kernels_give_the_same_but_for_rounding(family, threads, tmp_path):
+    portable = results_with(family, threads, tmp_path, NUMBA_CPU_FEATURES="-avx512f")
 
     assert not portable.pop("has_rsqrt")
-    for name, expected in results().items():
+    for name, expected in results(family, threads).items():
         if name != "has_rsqrt":
             error = 1e-6 if "float32" in name else 1e-14
             np.testing.assert_allclose(
@@ -82,12 +97,13 @@ def test_without_avx_512_the_kernels_give_the_same_but_for_rounding(tmp_path):
             )
 
 
-def test_the_simplest_threading_layer_gives_the_same_bits(tmp_path):
-    simple = results_with(tmp_path, NUMBA_THREADING_LAYER="workqueue")
+@every_family
+def test_the_simplest_threading_layer_gives_the_same_bits(family, tmp_path):
+    simple = results_with(family, "all", tmp_path, NUMBA_THREADING_LAYER="workqueue")
 
-    for name, expected in results().items():
+    for name, expected in results(family, "all").items():
         np.testing.assert_array_equal(simple[name], expected, err_msg=name)
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **results())
+    np.savez(sys.argv[3], **results(*sys.argv[1:3]))
