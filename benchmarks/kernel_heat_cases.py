@@ -18,7 +18,6 @@ from kernel_yardsticks import heat_in_c
 
 MIXING = 0.2
 ROOM, SPOT, NOISE = 293.0, 80.0, 0.1  # K
-EVERY = 16  # steps from one kept frame to the next
 MANY, MANY_STEPS = 256, 16  # few steps, so that it counts that each plate comes from memory
 JAX_STEPS = 20  # of 200: it takes seconds for these
 LARGEST_DIFFERENCE = 1e-10
@@ -93,20 +92,20 @@ def heat_duel(side: int, steps: int, rival: HeatRival) -> Duel:
     )
 
 
-def frames_duel(side: int, steps: int) -> Duel:
+def frames_duel(side: int, steps: int, every: int) -> Duel:
     """Return one plate whose frames are kept against the same one of which only the last is."""
 
     def mine() -> Prepared:
-        state, frames = plate_of(side), np.zeros((steps // EVERY, side, side))
+        state, frames = plate_of(side), np.zeros((steps // every, side, side))
 
         def run() -> np.ndarray:
-            ours.advance_and_keep(state, MIXING, EVERY, frames)
+            ours.advance_and_keep(state, MIXING, every, frames)
             return state
 
         return Prepared(run, float(side * side * steps))
 
     return Duel(
-        f"heat {side}² x {steps}, each {EVERY}th kept",
+        f"heat {side}² x {steps}, each {every}th kept",
         "ours, the last kept",
         "Gcell/s",
         Marks(0.9, 1),
@@ -117,7 +116,7 @@ def frames_duel(side: int, steps: int) -> Duel:
     )
 
 
-def many_duel() -> Duel:
+def many_duel(steps: int) -> Duel:
     """Return many plates at once against the better of ours for one plate, run after run."""
 
     @cache
@@ -126,14 +125,14 @@ def many_duel() -> Duel:
 
     kernels = {"all threads in a run": ours.advance_one, "one thread": ours.advance_serial}
     return Duel(
-        f"heat, {MANY} runs of 200² x {MANY_STEPS}",
+        f"heat, {MANY} runs of 200² x {steps}",
         "ours for one run, run after run",
         "Gcell/s",
         Marks(1.5, 2.0),
-        lambda: our_heat(ours.advance_many, plates(), MANY_STEPS),
+        lambda: our_heat(ours.advance_many, plates(), steps),
         lambda: faster(
             {
-                name: partial(run_after_run, kernel, plates(), MANY_STEPS)
+                name: partial(run_after_run, kernel, plates(), steps)
                 for name, kernel in kernels.items()
             }
         ),
@@ -156,7 +155,9 @@ def heat_duels(threads: int) -> list[Duel]:
         heat_duel(4096, 200, HeatRival(*c, Marks(3, 5))),
         heat_duel(4096, 200, HeatRival(*devito, Marks(5, 8))),
         heat_duel(4096, 200, HeatRival(*jax, Marks(35, 60), JAX_STEPS)),
-        frames_duel(200, 4000),
-        frames_duel(1024, 320),
-        many_duel(),
+        frames_duel(200, 4000, 16),
+        frames_duel(200, 4000, 100),
+        frames_duel(1024, 1000, 100),
+        many_duel(MANY_STEPS),
+        many_duel(400),
     ]

@@ -1,8 +1,8 @@
 """The machine's limits, measured by a small C program, and what they allow our kernels.
 
-Heat: a cell takes three additions, a multiplication and a multiply-add, the five floating-point
-operations of ``mixing * ((up + down) + (left + right)) + keep * here``. The machine does as many of
-such operations in a second as multiply-adds, whatever they are: half of its peak in flops. So
+Heat: a cell takes five floating-point operations: two additions and three multiply-adds as we do
+it, ``here + mixing * ((left + right) + ratio * (up + down) + drain * here)``. The machine does as
+many of them in a second as multiply-adds, whatever they are: half of its peak in flops. So
 cells a second = peak / 2 / 5. (Loads are not in it. With the left and right neighbours loaded
 across lines of the cache it is five sixths of that on a core with two ports for each.)
 

@@ -16,7 +16,7 @@ fluid or joined, with a source, an inclusion, another start, and by large implic
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numba
 import numpy as np
@@ -41,13 +41,21 @@ from sweep import Axis, Coord, Needs, Pipeline, Stage, Var
 METALS = [3.95e-6, 17.7e-6, 33.9e-6, 97.1e-6, 117e-6]  # m2 s-1
 TOPS = [60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 400.0]  # degC
 # Measured, a step: 32 x 32 nodes take 2.0 us on one thread and 1.9 on two, 128 x 128 8.6 and 5.7.
-FEWEST_NODES_FOR_THREADS = 128
+FEWEST_NODES_FOR_THREADS = 128  # a side
 FRAMES_AT_ONCE = 64e6  # bytes: a plate is interleaved anew so often
 
 History = Callable[[np.ndarray, Stencil, np.ndarray, np.ndarray], None]
 NODES_AT = {"left": (..., 0), "right": (..., -1), "bottom": (0,), "top": (-1,)}  # (y, x)
 
+ROUNDING = 1e-6  # of float32, some
+LARGEST = 1e60  # of any number: squares and products of several stay in range
 Kind = Literal["held", "heated", "insulated", "convective", "periodic"]
+WORDS = {
+    "scheme": ("explicit", "implicit"),
+    "precision": ("float64", "float32"),
+    "device": ("cpu", "cuda"),
+    "initial": ("uniform", "spot", "sine"),
+}
 
 
 class HeatFlow(NamedTuple):
@@ -153,14 +161,24 @@ def heat_flow(
     ValueError
         For a value outside its range; the message says what to take.
     """
+    words = {"scheme": scheme, "precision": precision, "device": device, "initial": initial}
+    check_words(words | {"top": top, "bottom": bottom, "left": left, "right": right})
+    check_numbers(
+        above_0={"conductivity": conductivity, "inclusion": inclusion, "radius": radius},
+        any_sign={
+            "t_top": t_top, "t_bottom": t_bottom, "t_left": t_left, "t_right": t_right,
+            "t_initial": t_initial, "flux": flux, "source": source, "amplitude": amplitude,
+        },
+    )  # fmt: skip
     kept = kept_steps(steps, frames)
-    shape, size = (ny or nx, nx), (height or length, length)
+    shape = nx if ny is None else ny, nx
+    size = length if height is None else height, length
     kinds = {"bottom": bottom, "top": top, "left": left, "right": right}
     outside = {"bottom": t_bottom, "top": t_top, "left": t_left, "right": t_right}
     spacing = spacings(shape, size, kinds)
     dt = time_step(diffusivity, spacing, mixing)
     edges = [edge(kinds[side], flux, transfer, outside[side]) for side in kinds]
-    within = disc(shape, spacing, radius) if inclusion != 1 else np.zeros(())
+    within = disc(shape, spacing, size, radius) if inclusion != 1 else np.zeros(())
     k = conductivity * np.where(within, inclusion, 1.0)
     update = stencil(
         shape, spacing, dt, k, conductivity / diffusivity, edges, source, np.dtype(precision).type
@@ -169,17 +187,19 @@ def heat_flow(
         check_stable(update, dt, mixing)
     plate = initial_plate(shape, kinds, outside, t_initial)
     plate += added(shape, spacing, size, initial, amplitude, radius, kinds)
-    plate = plate.astype(precision)
+    with np.errstate(over="ignore"):
+        plate = plate.astype(precision)
+    if not np.isfinite(plate).all():
+        raise ValueError(
+            f"precision = {precision!r} cannot hold such temperatures: take 'float64'."
+        )
 
-    is_large = nx >= FEWEST_NODES_FOR_THREADS and numba.get_num_threads() > 1
+    is_large = shape[0] * shape[1] >= FEWEST_NODES_FOR_THREADS**2 and numba.get_num_threads() > 1
+    kernels = heat if scheme == "explicit" else heat_implicit
+    history = kernels.history_parallel if is_large else kernels.history  # the same bits
     if device == "cuda":
-        mean, centre = record(history_on_gpu(scheme), plate, update, kept)
-    elif scheme == "implicit":
-        advance = heat_implicit.advance_parallel if is_large else heat_implicit.advance
-        mean, centre = record_each(advance, plate, update, kept)
-    else:
-        history = heat.history_parallel if is_large else heat.history  # the same bits
-        mean, centre = record(history, plate, update, kept)
+        history = history_on_gpu(scheme)
+    mean, centre = record(history, plate, update, kept)
     return HeatFlow(plate.astype(np.float64), mean, centre, kept * dt)
 
 
@@ -215,28 +235,32 @@ def record(
     return mean, centre
 
 
-def record_each(
-    advance: Callable[[np.ndarray, Stencil, int], None],
-    plate: np.ndarray,
-    update: Stencil,
-    kept: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Advance a plate from frame to frame, and return its mean and its centre (frame,)."""
-    mean, centre = np.empty(len(kept)), np.empty(len(kept))
-    for k, more in enumerate(np.diff(kept, prepend=0)):
-        advance(plate, update, more)
-        mean[k] = plate.mean(dtype=np.float64)
-        centre[k] = plate[plate.shape[0] // 2, plate.shape[1] // 2]
-    return mean, centre
+def check_words(words: dict[str, str]) -> None:
+    """Raise ValueError for a word that is none of those a parameter can be."""
+    for name, word in words.items():
+        known = WORDS.get(name, get_args(Kind))
+        if word not in known:
+            raise ValueError(f"{name} = {word!r} is unknown: take one of {', '.join(known)}.")
+
+
+def check_numbers(above_0: dict[str, float], any_sign: dict[str, float] | None = None) -> None:
+    """Raise ValueError for numbers out of range, or so large or small that squares would be."""
+    for name, value in above_0.items():
+        if not 1 / LARGEST <= value <= LARGEST:
+            raise ValueError(
+                f"{name} = {value}: take a finite value above 0, from {1 / LARGEST:g} to "
+                f"{LARGEST:g}."
+            )
+    for name, value in (any_sign or {}).items():
+        if not abs(value) <= LARGEST:
+            raise ValueError(f"{name} = {value}: take a finite value, at most {LARGEST:g}.")
 
 
 def spacings(
     shape: tuple[int, int], size: tuple[float, float], kinds: dict[str, Kind]
 ) -> tuple[float, float]:
     """Return dy and dx [m]; ValueError as heat_flow."""
-    for name, value in {"length": size[1], "height": size[0]}.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} = {value}: take a finite value above 0.")
+    check_numbers({"length": size[1], "height": size[0]})
     for name, count in {"nx": shape[1], "ny": shape[0]}.items():
         if count < 3:
             raise ValueError(f"{name} = {count} leaves no node inside the plate: take 3 or more.")
@@ -249,9 +273,7 @@ def spacings(
 
 def time_step(diffusivity: float, spacing: tuple[float, float], mixing: float) -> float:
     """Time from one update to the next [s]; ValueError as heat_flow."""
-    for name, value in {"diffusivity": diffusivity, "mixing": mixing}.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} = {value}: take a finite value above 0.")
+    check_numbers({"diffusivity": diffusivity, "mixing": mixing})
     dy, dx = spacing
     return mixing * 2 / (1 / dx**2 + 1 / dy**2) / diffusivity
 
@@ -259,12 +281,18 @@ def time_step(diffusivity: float, spacing: tuple[float, float], mixing: float) -
 def check_stable(update: Stencil, dt: float, mixing: float) -> None:
     """Raise ValueError if an explicit update of dt [s] is not stable."""
     largest = largest_stable_step(update) * dt
-    if dt > largest * (1 + 1e-6):  # the rounding of float32
+    if dt > largest * (1 + ROUNDING):
         raise ValueError(
             f"mixing = {mixing} makes steps of {dt:.6g} s, and the largest that is stable is "
-            f"{largest:.6g} s: take mixing = {mixing * largest / dt:.6g} or less, or "
+            f"{largest:.6g} s: take mixing = {rounded_down(mixing * largest / dt)} or less, or "
             "scheme = 'implicit'."
         )
+
+
+def rounded_down(value: float) -> str:
+    """Return a number above 0 with six digits, rounded up by less than the rounding of float32."""
+    text = f"{value:.6g}"
+    return text if float(text) <= value * (1 + ROUNDING / 2) else f"{value * (1 - 5e-6):.6g}"
 
 
 def edge(kind: Kind, flux: float, transfer: float, outside: float) -> Edge:
@@ -306,25 +334,28 @@ def added(
     y, x = (np.arange(count)[:, None] * step for count, step in zip(shape, spacing, strict=True))
     if initial == "sine":
         profile = np.sin(np.pi * y / size[0]) * np.sin(np.pi * x.T / size[1])
-    elif initial == "spot":
-        if not 0 < radius < np.inf:
-            raise ValueError(f"radius = {radius}: take a finite value above 0.")
+    else:
         square = (y - size[0] / 2) ** 2 + (x.T - size[1] / 2) ** 2
         profile = np.exp(-square / (2 * radius**2))
-    else:
-        raise ValueError(f"initial = {initial!r} is unknown: take 'uniform', 'spot' or 'sine'.")
     for side, at in NODES_AT.items():
         if kinds[side] == "held":
             profile[at] = 0
     return amplitude * profile
 
 
-def disc(shape: tuple[int, int], spacing: tuple[float, float], radius: float) -> np.ndarray:
+def disc(
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    size: tuple[float, float],
+    radius: float,
+) -> np.ndarray:
     """Tell which nodes (y, x) are within a radius [m] of the middle."""
-    if not 0 < radius < np.inf:
-        raise ValueError(f"radius = {radius}: take a finite value above 0.")
-    y, x = ((np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True))
-    inside: np.ndarray = np.hypot(y[:, None], x) <= radius
+    y, x = (
+        np.arange(count) * step - side / 2
+        for count, step, side in zip(shape, spacing, size, strict=True)
+    )
+    # The last bit aside, so that nodes opposite to each other are both within, or neither is.
+    inside: np.ndarray = np.hypot(y[:, None], x) <= radius * (1 + ROUNDING)
     return inside
 
 
@@ -373,7 +404,8 @@ def rows(
     nx: int, length: float, ny: int | None, height: float | None, bottom: str = "held"
 ) -> np.ndarray:
     """Positions of the nodes along y [m], edges included; of periodic ones the bottom one."""
-    return np.linspace(0.0, height or length, ny or nx, endpoint=bottom != "periodic")
+    count, end = nx if ny is None else ny, length if height is None else height
+    return np.linspace(0.0, end, count, endpoint=bottom != "periodic")
 
 
 FRAME = Coord("frame", frame_numbers, long_name="number of the kept instant")

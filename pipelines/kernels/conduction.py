@@ -15,19 +15,19 @@ from pipelines.kernels.simd import fma, lanes, load, splat, store
 def conduct_uniform(
     w: np.ndarray, new: int, below: int, old: int, above: int, vectors: int, mixing: int
 ) -> None:
-    """T' = mixing_x ((west + east) + ratio (south + north)) + keep T, along a row.
+    """T' = T + mixing_x ((west + east) + ratio (south + north) + drain T), along a row.
 
-    At w[mixing] are mixing_x, ratio = mixing_y / mixing_x and keep = 1 - 2 (mixing_x + mixing_y).
+    At w[mixing] are mixing_x, ratio = mixing_y / mixing_x and drain = -2 (1 + ratio), of which the
+    last two fit exactly: so a step neither makes heat nor loses any but by rounding to and fro.
     """
     n = lanes(w)
     mixing_x, ratio = splat(w, w[mixing]), splat(w, w[mixing + 1])
-    keep = splat(w, w[mixing + 2])
+    drain = splat(w, w[mixing + 2])
     west, here = load(w, old - n), load(w, old)
     for j in range(0, vectors * n, n):
         east = load(w, old + j + n)
-        vertical = load(w, below + j) + load(w, above + j)
-        around = fma(ratio, vertical, west + east)
-        store(w, new + j, fma(mixing_x, around, keep * here))
+        around = fma(ratio, load(w, below + j) + load(w, above + j), west + east)
+        store(w, new + j, fma(mixing_x, fma(drain, here, around), here))
         west, here = here, east
 
 
@@ -42,7 +42,7 @@ def conduct_four(
     """Do `conduct_uniform` along four rows, the inner ones of six: with fewer loads for each."""
     n = lanes(w)
     mixing_x, ratio = splat(w, w[mixing]), splat(w, w[mixing + 1])
-    keep = splat(w, w[mixing + 2])
+    drain = splat(w, w[mixing + 2])
     below, above = old[0], old[5]
     west1, here1 = load(w, old[1] - n), load(w, old[1])
     west2, here2 = load(w, old[2] - n), load(w, old[2])
@@ -55,10 +55,10 @@ def conduct_four(
         around2 = fma(ratio, here1 + here3, west2 + east2)
         around3 = fma(ratio, here2 + here4, west3 + east3)
         around4 = fma(ratio, here3 + load(w, above + j), west4 + east4)
-        store(w, new[0] + j, fma(mixing_x, around1, keep * here1))
-        store(w, new[1] + j, fma(mixing_x, around2, keep * here2))
-        store(w, new[2] + j, fma(mixing_x, around3, keep * here3))
-        store(w, new[3] + j, fma(mixing_x, around4, keep * here4))
+        store(w, new[0] + j, fma(mixing_x, fma(drain, here1, around1), here1))
+        store(w, new[1] + j, fma(mixing_x, fma(drain, here2, around2), here2))
+        store(w, new[2] + j, fma(mixing_x, fma(drain, here3, around3), here3))
+        store(w, new[3] + j, fma(mixing_x, fma(drain, here4, around4), here4))
         west1, here1, west2, here2 = here1, east1, here2, east2
         west3, here3, west4, here4 = here3, east3, here4, east4
 

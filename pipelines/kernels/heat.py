@@ -38,7 +38,8 @@ from pipelines.kernels.wavefront import (
     take_in,
 )
 
-PATIENCE = 20_000  # looks at one's own pieces before others' are done, too
+# Looks at one's own pieces before the system may run others, and before others' are done, too.
+PATIENCE, HELP = 300, 1000
 WORD = 8  # distance of two atomic words: a cache line
 
 
@@ -185,8 +186,9 @@ def labour(
         looks = 0 if has_moved else looks + 1
         first, last = mine, end
         if looks > PATIENCE:
-            first, last = 0, pieces
             let_others_run()
+        if looks > HELP:
+            first, last = 0, pieces
 
 
 @njit(nogil=True, cache=True, parallel=True)

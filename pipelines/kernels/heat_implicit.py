@@ -59,8 +59,8 @@ class Lines(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def advance(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
-    """Advance a plate by some implicit steps, on one thread.
+def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray) -> None:
+    """Advance a plate by implicit steps and keep it on the way, on one thread.
 
     Parameters
     ----------
@@ -68,25 +68,49 @@ def advance(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
         Temperatures (y, x), contiguous, float64 or float32, any unit; changed in place.
     stencil
         Of one step, of any length; of the plate's shape and kind. Not checked.
-    steps
-        Number of steps, at least 0.
+    kept
+        Steps done at each kept instant (frame,), int64, rising strictly, at least 0.
+    frames
+        (frame, y, x), of the plate's kind: filled with what it is then; or with no frame.
     """
     rows, columns, change = prepared(plate, stencil)
     room = room_for(plate)
-    for _ in range(steps):
-        for strip in range(strips_of(plate, 0)):
-            smooth_rows(plate, stencil, rows, strip, change, room)
-        for strip in range(0, strips_of(plate, 1), side_by_side(plate)):
-            smooth_columns(plate, columns, strip, change, room)
+    done = 0
+    for k in range(len(kept)):
+        for _ in range(kept[k] - done):
+            for strip in range(strips_of(plate, 0)):
+                smooth_rows(plate, stencil, rows, strip, change, room)
+            for strip in range(0, strips_of(plate, 1), side_by_side(plate)):
+                smooth_columns(plate, columns, strip, change, room)
+        done = kept[k]
+        if len(frames):
+            frames[k] = plate
 
 
 @njit(nogil=True, cache=True)
+def history_parallel(
+    plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray
+) -> None:
+    """Advance a plate as `history` does, to the same bits, lines shared among threads."""
+    rows, columns, change = prepared(plate, stencil)
+    done = 0
+    for k in range(len(kept)):
+        for _ in range(kept[k] - done):
+            smooth_all_rows(plate, stencil, rows, change)
+            smooth_all_columns(plate, columns, change)
+        done = kept[k]
+        if len(frames):
+            frames[k] = plate
+
+
+def advance(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
+    """Advance a plate (y, x) in place by `steps` (at least 0) implicit steps, on one thread."""
+    history(plate, stencil, np.full(1, steps), np.empty((0, *plate.shape), plate.dtype))
+
+
 def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
     """Advance a plate as `advance` does, to the same bits, lines shared among threads."""
-    rows, columns, change = prepared(plate, stencil)
-    for _ in range(steps):
-        smooth_all_rows(plate, stencil, rows, change)
-        smooth_all_columns(plate, columns, change)
+    history_parallel(plate, stencil, np.full(1, steps), np.empty((0, *plate.shape), plate.dtype))
 
 
 # Each loop over threads in a function of its own: numba takes no named tuple into one otherwise.

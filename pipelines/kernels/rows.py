@@ -99,15 +99,6 @@ def exchange(w: np.ndarray, row: int, vectors: int, numbers: np.ndarray, first: 
 
 
 @njit(nogil=True, cache=True)
-def beyond(numbers: np.ndarray, i: int, column: int, wraps: bool) -> float:
-    """Return numbers[i, column], also where there is no such column."""
-    columns = numbers.shape[1]
-    if wraps:
-        return float(numbers[i, column % columns])
-    return float(numbers[i, min(max(column, 0), columns - 1)])
-
-
-@njit(nogil=True, cache=True)
 def unpack(
     w: np.ndarray, row: int, vectors: int, skip: int, numbers: np.ndarray, first: int, count: int
 ) -> None:

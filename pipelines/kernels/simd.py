@@ -55,7 +55,9 @@ def _host_features() -> str:
     return str(told if told is not None else llvm.get_host_cpu_features().flatten())
 
 
-HAS_RSQRT = "+avx512f" in _host_features().split(",")  # the reciprocal root to 14 bits
+HAS_RSQRT = bool(numba.config.ENABLE_AVX) and "+avx512f" in _host_features().split(
+    ","
+)  # the reciprocal root to 14 bits
 
 
 @intrinsic

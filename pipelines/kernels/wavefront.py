@@ -1,7 +1,7 @@
 """Many steps of a plate in one pass over its rows, so that all rows at work stay in the cache.
 
 A wavefront (Wellein et al. 2009, doi:10.1109/COMPSAC.2009.82): in one pass a band of rows, of one
-strip of columns, is taken up to `Layout.depth` steps ahead; beyond the band, and beyond the strip,
+strip of columns, is taken up to `depth` steps ahead; beyond the band, and beyond the strip,
 it is computed with a margin that gets narrower by one node a step, because others compute the same
 there.
 
@@ -12,7 +12,7 @@ the one below it after step s - 1, which nothing needs any more. So row r after 
 r - s of a ring, in which the rows of a tile and two of each step are kept; only the first step of
 a pass reads elsewhere, and the last one writes elsewhere, if the plate is interleaved as a whole.
 
-All numbers of a plate on its way are in one work array `w`, and its `Layout` says where: to count
+All numbers of a plate on its way are in one work array `w`, and its LAYOUT says where: to count
 references to arrays of their own would take longer than a row of a narrow plate does.
 
 A narrow plate is one strip, interleaved (`rows.py`) as a whole from the first step to the last; of
@@ -142,7 +142,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
     sizes = {
         "mixing": n,
         "sides": -(-4 * rows // n) * n,
-        "": n,  # a row has a vector before its first
+        "before": n,  # a row has a vector before its first
         "north": stride * rows * strips if stencil.north.size else 0,
         "east": stride * rows * strips if stencil.east.size else 0,
         "source": stride * rows * strips if stencil.source.size else 0,
@@ -153,7 +153,7 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
     ends = np.cumsum(list(sizes.values())).tolist()
     starts = dict(zip(sizes, [0, *ends], strict=False))
     sides = starts.pop("sides")
-    del starts[""]
+    del starts["before"]
     last = strips - 1
     right_edge = margin + columns - last * columns // strips - 1
     ends_here = left != PERIODIC or margin == 0
@@ -231,8 +231,8 @@ def lay_out_numbers(w: np.ndarray, layout: np.record, plate: np.ndarray, stencil
     """
     if not layout.varies:
         w[layout.mixing] = stencil.mixing_x
-        w[layout.mixing + 1] = stencil.mixing_y / stencil.mixing_x
-        w[layout.mixing + 2] = 1.0 - 2.0 * (stencil.mixing_x + stencil.mixing_y)
+        w[layout.mixing + 2] = -2.0 * (1.0 + stencil.mixing_y / stencil.mixing_x)
+        w[layout.mixing + 1] = -0.5 * w[layout.mixing + 2] - 1.0
     for i in range(layout.rows):
         is_fixed = layout.left.kind == FIXED
         w[layout.left.gain + i] = plate[i, 0] if is_fixed else stencil.gain_x[0, i]
@@ -348,11 +348,8 @@ def update_rows(
     w: np.ndarray, layout: np.record, task: Pass, turn: int, s: int, first: int, last: int
 ) -> None:
     """Take rows first to last - 1 from step s - 1 to step s, four at once where they can."""
-    stride, source, target = (
-        layout.stride,
-        rows_after(layout, task, s - 1),
-        rows_after(layout, task, s),
-    )
+    stride = layout.stride
+    source, target = rows_after(layout, task, s - 1), rows_after(layout, task, s)
     lowest, highest = first, first if layout.varies else last  # rows done so
     if layout.bottom != PERIODIC:
         lowest, highest = max(1, first), min(highest, layout.rows - 1)

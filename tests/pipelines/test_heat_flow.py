@@ -1,3 +1,5 @@
+import re
+
 import numba
 import numpy as np
 import pytest
@@ -163,7 +165,17 @@ def test_a_large_plate_does_not_depend_on_the_number_of_threads():
         ({"height": -1.0}, "height = -1.0: take a finite value above 0"),
         ({"radius": 0.0, "initial": "spot"}, "radius = 0.0: take a finite value above 0"),
         ({"radius": 0.0, "inclusion": 2.0}, "radius = 0.0: take a finite value above 0"),
-        ({"inclusion": 0.0}, "conductivity has the value 0.0: take finite values above 0"),
+        ({"inclusion": 0.0}, "inclusion = 0.0: take a finite value above 0"),
+        ({"conductivity": -2.0}, "conductivity = -2.0: take a finite value above 0"),
+        ({"ny": 0}, "ny = 0 leaves no node inside the plate"),
+        ({"height": 0}, "height = 0: take a finite value above 0"),
+        ({"length": 1e200}, "length = 1e.200: take a finite value above 0, from 1e-60 to 1e.60"),
+        ({"t_top": float("inf")}, "t_top = inf: take a finite value"),
+        ({"t_top": 1e39, "precision": "float32"}, "precision = 'float32' cannot hold"),
+        ({"scheme": "implict"}, "scheme = 'implict' is unknown: take one of explicit, implicit"),
+        ({"top": "cold"}, "top = 'cold' is unknown: take one of held, heated, insulated"),
+        ({"precision": "float16"}, "precision = 'float16' is unknown"),
+        ({"device": "gpu"}, "device = 'gpu' is unknown: take one of cpu, cuda"),
         ({"left": "periodic"}, "Of left and right one is periodic and one is not: make both so"),
         ({"top": "convective", "transfer": -1.0}, "transfer = -1.0 at the top edge: .* at least 0"),
         (
@@ -176,6 +188,16 @@ def test_a_large_plate_does_not_depend_on_the_number_of_threads():
 def test_a_refusal_says_what_to_take(wrong, remedy):
     with pytest.raises(ValueError, match=remedy):
         heat_flow(**wrong)
+
+
+@given(st.floats(100.0, 1e5), st.integers(5, 60))
+def test_the_mixing_that_is_called_stable_is_taken(transfer, nx):
+    plate = {"nx": nx, "steps": 1, "frames": 2, "top": "convective", "transfer": transfer}
+    with pytest.raises(ValueError, match="or less") as refusal:
+        heat_flow(mixing=0.26, **plate)
+
+    taken = re.search(r"take mixing = (\S+) or less", str(refusal.value))
+    heat_flow(mixing=float(taken[1]), **plate)
 
 
 def test_the_study_varies_the_metal_and_the_heated_edge():

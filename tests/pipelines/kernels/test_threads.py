@@ -22,7 +22,7 @@ def digests(advance_heat, accelerations, potentials, compose, hermite):
     rng = np.random.default_rng(5)
     plate, position, velocity = rng.random((37, 41)), rng.random((53, 3)), rng.random((53, 3))
     mass, acceleration, potential = rng.random(53), np.empty((53, 3)), np.empty(53)
-    wide = rng.random((60, 8 * NARROW + 9))
+    wide = rng.random((400, 8 * NARROW + 9))  # in more than one band, from three threads on
     advance_heat(plate, stencil(plate.shape, (1.0, 1.0), 0.23, 1.0), 11)
     advance_heat(wide, stencil(wide.shape, (1.0, 1.0), 0.23, 1.0), 11)
     accelerations(position, mass, 0.01, 1.1, acceleration)
