@@ -7,6 +7,7 @@
 | `conduction.py`, `wavefront.py`, `rows.py` | of the explicit steps: formulas, order, layout |
 | `gravity.py`, `gravity_cuda.py` | self-gravitating bodies: all pairs; on a GPU |
 | `tree.py`, `neighbours.py` | the same with distant bodies in lumps; of the nearest only |
+| `boxes.py` | boxes around bodies, which these two walk |
 | `forces.py`, `integrators.py` | which of these bodies follow, and how they are followed |
 | `simd.py`, `cuda_device.py` | vectors and atomic words for numba; whether there is a GPU |
 

@@ -22,8 +22,7 @@ or infinite is nobody's neighbour, and one that finds fewer than k for that reas
 import numpy as np
 from numba import njit, prange
 
-from pipelines.kernels.simd import fma, load, splat, store
-from pipelines.kernels.tree import (
+from pipelines.kernels.boxes import (
     BLOCK,
     LEAF,
     SHARES,
@@ -34,6 +33,7 @@ from pipelines.kernels.tree import (
     next_share,
     sow,
 )
+from pipelines.kernels.simd import fma, load, splat, store
 
 NOBODY = -1
 FARTHEST = float(np.finfo(np.float64).max)  # what is farther away is nowhere

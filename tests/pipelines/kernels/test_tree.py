@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipelines.kernels import gravity, tree
+from pipelines.kernels import boxes, gravity, tree
 
 forces = pytest.mark.parametrize("accelerations", [tree.accelerations, tree.accelerations_parallel])
 wells = pytest.mark.parametrize("potentials", [tree.potentials, tree.potentials_parallel])
@@ -297,11 +297,11 @@ def test_bodies_on_few_places_are_pulled_as_by_direct_summation(position, theta)
 
 @pytest.mark.parametrize("bodies", [gaussian, plummer])
 def test_threads_build_the_same_tree(bodies):
-    n = tree.BLOCK * tree.ALONE + 1003
+    n = boxes.BLOCK * boxes.ALONE + 1003
     position, mass = bodies(n)
-    one, many = tree.sow(position), tree.sow(position)
+    one, many = boxes.sow(position), boxes.sow(position)
 
-    root, same = tree.build(mass, 0.5, one), tree.build_parallel(mass, 0.5, many)
+    root, same = boxes.build(mass, 0.5, one), boxes.build_parallel(mass, 0.5, many)
 
     assert root == same
     np.testing.assert_array_equal(one.order, many.order)
@@ -313,14 +313,14 @@ def test_threads_build_the_same_tree(bodies):
 
 def test_every_body_belongs_to_one_group_and_lies_within_its_box():
     position, mass = plummer(5000)
-    grown = tree.sow(position)
-    root = tree.build(mass, 0.7, grown)
+    grown = boxes.sow(position)
+    root = boxes.build(mass, 0.7, grown)
 
     met = []
     for group in tree.find_groups(grown, root):
-        first, last = tree.BLOCK * grown.span[group]
+        first, last = boxes.BLOCK * grown.span[group]
         bodies = grown.order[first:last]
-        assert 0 < len(bodies) <= tree.BLOCK * tree.GROUP
+        assert 0 < len(bodies) <= boxes.BLOCK * tree.GROUP
         np.testing.assert_array_equal(position[bodies].min(axis=0), grown.box[group, :3])
         np.testing.assert_array_equal(position[bodies].max(axis=0), grown.box[group, 3:])
         met.extend(bodies)
@@ -353,7 +353,7 @@ def test_processors_without_vectors_of_64_bytes_give_the_same_to_rounding(tmp_pa
 
 
 def write_forces(path):
-    n = tree.BLOCK * tree.ALONE + 9
+    n = boxes.BLOCK * boxes.ALONE + 9
     position, mass = gaussian(n)
     mass /= n
     pull = accelerated(tree.accelerations, position, mass, 0.6)
