@@ -6,14 +6,15 @@ many of them in a second as multiply-adds, whatever they are: half of its peak i
 cells a second = peak / 2 / 5. (Loads are not in it. With the left and right neighbours loaded
 across lines of the cache it is five sixths of that on a core with two ports for each.)
 
-Gravity: a pair takes 19 operations beside the approximate reciprocal root, here in float64: three
-differences, three multiply-adds for the square of the distance, seven to refine the root (five of
-the third-order step, and two that leave out a distance of 0), three products for the weight, three
-multiply-adds to the sums. The root keeps the ports busy for three more where it is an instruction
+Gravity: a pair takes 17 operations beside the approximate reciprocal root, here in float64: three
+differences, three multiply-adds for the square of the distance, five to refine the root (its square
+and its error, three for the series in the error), three products for the weight, three multiply-
+adds to the sums. The root keeps the ports busy for three more where it is an instruction
 (vrsqrt14pd of 512 bits), and not more than one starts in the time that was measured. So pairs a
-second = the smaller of peak / 2 / 22 and the measured rate of roots. In float32 one Newton step is
-enough, which is two operations fewer: peak / 2 / 20, again with the rate of roots above it. A
-machine that has no such instruction is held against the same bound, which then is beyond its reach.
+second = the smaller of peak / 2 / 20 and the measured rate of roots. In float32 one term of the
+series is enough, which is two operations fewer: peak / 2 / 18, again with the rate of roots above
+it. A machine that has no such instruction is held against the same bound, which then is beyond its
+reach.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ import numpy as np
 from kernel_yardsticks import aligned, library, pointer
 
 HEAT_OPERATIONS = 5
-GRAVITY_OPERATIONS = {"float64": 19 + 3, "float32": 17 + 3}
+GRAVITY_OPERATIONS = {"float64": 17 + 3, "float32": 15 + 3}
 KINDS = {"float64": "double", "float32": "float"}  # ours, and C's
 REPETITIONS = 7
 # Rounds of twelve vectors, and bytes: some hundredths of a second each. The amount is fixed, since
