@@ -377,6 +377,19 @@ class TestEntries:
         assert module.g(0) == 2
         assert make(outer, other=inner.format(1)).g(0) == 1
 
+    def test_that_can_only_be_read_are_read(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        make(PLAIN).double(3)
+        monkeypatch.setattr(os, "utime", refuse)
+        again = make(PLAIN).double
+
+        assert again(4) == 8
+        assert misses(again) == 0
+
     def test_that_cannot_be_written_cost_nothing_but_the_cache(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
