@@ -18,7 +18,7 @@ and what an overload finds as an attribute of a class or of an object, other tha
 import enum
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -57,11 +57,8 @@ class Stamp:
 
     def now(self) -> str:
         """Return the hash of all that the function's compiled code depends on by now."""
-        digest, seen = hashlib.sha256(self._texts.hash.encode()), Seen()
-        for function in (self.function, *_overloads(self._texts.modules)):
-            for word in _function(function, seen):
-                digest.update(f"{word}\n".encode(errors="surrogatepass"))
-        return digest.hexdigest()
+        words = _words([self.function, *_overloads(self._texts.modules)])
+        return _hash([self._texts.hash, *words])
 
 
 def _texts_behind(function: FunctionType) -> Texts:
@@ -101,19 +98,36 @@ def _overloads(modules: frozenset[str]) -> list[FunctionType]:
 
 # --- code and values ---------------------------------------------------------------------
 
-Seen = dict[object, object]  # what has been told: id -> the object, which keeps its id
+
+class Seen:
+    """What was met: functions, which are told in that order, and what else may lead to itself."""
+
+    def __init__(self) -> None:
+        self.functions: list[FunctionType] = []
+        self.others: dict[object, object] = {}  # id -> the object, which keeps its id
+        self._numbers: dict[FunctionType, int] = {}
+
+    def number(self, function: FunctionType) -> int:
+        """Return the number of a function, the next one if it was not met before."""
+        number = self._numbers.setdefault(function, len(self.functions))
+        if number == len(self.functions):
+            self.functions.append(function)
+        return number
+
+
+def _words(functions: Iterable[FunctionType]) -> Iterator[str]:
+    """Yield functions, and all that they call, as words: one by one, for nested it takes longer."""
+    seen = Seen()
+    for function in functions:
+        seen.number(function)
+    for function in seen.functions:  # which grows meanwhile
+        yield from _function(function, seen)
 
 
 def _function(function: FunctionType, seen: Seen) -> Iterator[str]:
     """Yield a function's code, and what it names, as words."""
-    if id(function) in seen:
-        yield f"again {function.__qualname__}"
-        return
-    seen[id(function)] = function
-    names: set[str] = set()
-    code, looked_up = _code(function.__code__)
+    code, names = _code(function.__code__)
     yield code
-    names.update(looked_up)
     for default in (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items())):
         yield from _value(default, names, seen)
     for name in sorted(names & function.__globals__.keys()):
@@ -128,7 +142,7 @@ def _function(function: FunctionType, seen: Seen) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _code(code: CodeType) -> tuple[str, frozenset[str]]:
-    """Return compiled Python as words, and the names that it looks up."""
+    """Return the hash of compiled Python, and the names that it looks up."""
     words = [f"code {code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames}"]
     names = {*code.co_names}
     for constant in code.co_consts:
@@ -137,17 +151,21 @@ def _code(code: CodeType) -> tuple[str, frozenset[str]]:
             words.append(inner)
             names |= inner_names
         else:
-            words += _value(constant, set(), {})
-    return "\n".join(words), frozenset(names)
+            words += _value(constant, frozenset(), Seen())
+    return _hash(words), frozenset(names)
 
 
-def _value(value: Any, names: set[str], seen: Seen) -> Iterator[str]:
+def _hash(words: list[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode(errors="surrogatepass")).hexdigest()
+
+
+def _value(value: Any, names: frozenset[str], seen: Seen) -> Iterator[str]:
     """Yield a value as words; of a module, what `names` may look up in it."""
     kind = type(value)
     if kind in PLAIN or isinstance(value, np.generic):
         yield f"{kind.__name__} {value!r}"
     elif (function := _followed(value)) is not None:
-        yield from _function(function, seen)
+        yield f"function {seen.number(function)}"
     elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         raw = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         yield f"array {value.dtype!r} {value.shape} {raw}"
@@ -171,23 +189,23 @@ def _value(value: Any, names: set[str], seen: Seen) -> Iterator[str]:
         yield f"{kind.__qualname__} {getattr(value, '__qualname__', '')}"
 
 
-def _dict(items: dict[Any, Any], names: set[str], seen: Seen) -> Iterator[str]:
+def _dict(items: dict[Any, Any], names: frozenset[str], seen: Seen) -> Iterator[str]:
     """Yield a dict, such as one of the functions that an overload chooses from, as words."""
     yield f"dict {len(items)}"
-    if id(items) in seen:  # ``globals()`` holds itself
+    if id(items) in seen.others:  # ``globals()`` holds itself
         return
-    seen[id(items)] = items
+    seen.others[id(items)] = items
     for key, item in items.items():
         yield from _value(key, names, seen)
         yield from _value(item, names, seen)
 
 
-def _module(module: ModuleType, names: set[str], seen: Seen) -> Iterator[str]:
+def _module(module: ModuleType, names: frozenset[str], seen: Seen) -> Iterator[str]:
     yield f"module {module.__name__}"
-    key = (id(module), frozenset(names))
-    if key in seen:
+    key = (id(module), names)
+    if key in seen.others:
         return
-    seen[key] = module
+    seen.others[key] = module
     for name in sorted(names & vars(module).keys()):
         yield f"attribute {name}"
         yield from _value(vars(module)[name], names, seen)
