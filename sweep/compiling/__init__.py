@@ -6,7 +6,8 @@
 
 Who imports `sweep` before any kernel has it, at a prompt, too. A process without `sweep` caches as
 numba does: what it has compiled it takes for good while the file that holds the function is the
-same, whatever was edited in the files that this one imports.
+same, whatever was edited in the files that this one imports. So it is, with `sweep` or without, for
+a function in a cell of a notebook, which no file holds: numba takes the cell's text alone.
 """
 
 import importlib

@@ -146,9 +146,10 @@ def _read(entry: Path, key: Any) -> Any:
         if hashlib.sha256(raw).digest() != checksum:
             return None
         found, compiled = pickle.loads(raw)
-        os.utime(entry)
     except Exception:  # of a module that is gone, say: what cannot be read is compiled anew
         return None
+    with suppress(OSError):  # of a disk that can only be read
+        os.utime(entry)
     return compiled if found == _told(key) else None
 
 

@@ -21,14 +21,16 @@ def cache_folder(wanted: str) -> Path | None:
     Parameters
     ----------
     wanted
-        The folder to make it in: NUMBA_CACHE_DIR. Empty: of this machine's.
+        The folder to make it in: NUMBA_CACHE_DIR. It may be one that was filled before, and can
+        only be read by now. Empty: a folder of this machine's.
     """
     parents = [Path(wanted)] if wanted else [LASTING, Path(tempfile.gettempdir())]
+    needed = os.R_OK if wanted else os.W_OK
     for parent in parents:
         folder = parent.absolute() / f"sweep-{os.getuid()}-compiled"
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=bool(wanted), exist_ok=True)
-            if is_ours_alone(folder.lstat()) and os.access(folder, os.W_OK):
+            if is_ours_alone(folder.lstat()) and os.access(folder, needed | os.X_OK):
                 return folder
     return None
 

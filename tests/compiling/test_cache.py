@@ -158,6 +158,85 @@ class TestProcesses:
         assert done.stdout == "[]\n", done.stderr
 
 
+LAWS = """from numba.extending import overload
+
+import inner
+
+
+def height():
+    raise NotImplementedError
+
+
+STEPS = {"fixed": lambda: inner.step()}
+
+
+@overload(height, strict=False)
+def choose():
+    return STEPS["fixed"]
+"""
+CHOOSING = """from numba import njit
+
+import laws
+
+
+@njit(cache=True)
+def ascend():
+    return laws.height()
+"""
+EDITED_AFTER_ITS_IMPORT = """import inner
+edit("2.0", "5.0")
+import outer
+"""
+RELOADED_AMID_EDITS = """import importlib, inner, outer
+edit("2.0", "5.0")
+importlib.reload(inner)
+edit("5.0", "2.0")
+importlib.reload(outer)
+"""
+ASCEND = """import sweep
+from pathlib import Path
+
+def edit(old, new):
+    file = Path("inner.py")
+    file.write_text(file.read_text().replace(old, new))
+
+{}
+import outer
+print(outer.ascend())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "first", "height", "second"),
+    [
+        pytest.param(EDITED_AFTER_ITS_IMPORT, "2.0", "", "5.0", id="edit"),
+        pytest.param(RELOADED_AMID_EDITS, "5.0", "", "2.0", id="reload"),
+        pytest.param("", "2.0", "3.0", "3.0", id="global"),
+    ],
+)
+def test_what_an_overload_calls_is_never_stale(
+    before: str, first: str, height: str, second: str, tmp_path: Path
+) -> None:
+    for name, text in {"outer": CHOOSING, "laws": LAWS, "inner": INNER}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    # Python's own cache of bytecode misses an edit of the same second and size.
+    own = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def ascend(before: str, **more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", ASCEND.format(before)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | own | more,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert ascend(before) == first
+    assert ascend("", **({"HEIGHT": height} if height else {})) == second
+
+
 def test_numbas_cuda_kernels_are_kept_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "here.py").write_text("def kernel(a):\n    a[0] = 1\n")
     code = (
@@ -297,6 +376,19 @@ class TestEntries:
 
         assert module.g(0) == 2
         assert make(outer, other=inner.format(1)).g(0) == 1
+
+    def test_that_can_only_be_read_are_read(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        make(PLAIN).double(3)
+        monkeypatch.setattr(os, "utime", refuse)
+        again = make(PLAIN).double
+
+        assert again(4) == 8
+        assert misses(again) == 0
 
     def test_that_cannot_be_written_cost_nothing_but_the_cache(
         self, make: Make, monkeypatch: pytest.MonkeyPatch

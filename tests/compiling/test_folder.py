@@ -62,6 +62,20 @@ def test_a_link_to_elsewhere_is_passed_over(lasting: Path, tmp_path: Path) -> No
     assert cache_folder("") == tmp_path / "next" / NAME
 
 
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_one_that_can_only_be_read_will_do_if_it_is_asked_for(
+    is_wanted: bool, lasting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lasting / NAME).mkdir(mode=0o700)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != lasting / NAME or not mode & os.W_OK
+    )
+
+    found = cache_folder(str(lasting) if is_wanted else "")
+
+    assert found == (lasting if is_wanted else tmp_path / "next") / NAME
+
+
 def test_where_none_is_to_be_trusted_there_is_none(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("a file")
 

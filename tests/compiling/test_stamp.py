@@ -59,6 +59,7 @@ def module_with(**values: Any) -> ModuleType:
         lambda: stamp(LOOKS, b=np.arange(3.0)),
         lambda: stamp(LOOKS, b=(1, 2.0, "c", Shape.ROUND, None)),
         lambda: stamp(LOOKS, b=frozenset({"x", "y", "z"})),
+        lambda: stamp(LOOKS, b={"x": made(LOOKS, b=1), Shape: 2}),
         lambda: stamp(LOOKS, b=numba.float64),
         lambda: stamp(LOOKS, b=np.dtype("f4")),
         lambda: stamp(KNOWS, constants=module_with(B=1, other=object())),
@@ -79,6 +80,8 @@ def test_what_is_the_same_has_the_same_stamp(same: Callable[[], str]) -> None:
         ((LOOKS, {"b": np.arange(3.0)}), (LOOKS, {"b": np.arange(3.0)[::-1]})),
         ((LOOKS, {"b": np.float32(1)}), (LOOKS, {"b": np.float64(1)})),
         ((LOOKS, {"b": (1, (2, 3))}), (LOOKS, {"b": (1, (2, 4))})),
+        ((LOOKS, {"b": {"x": 1}}), (LOOKS, {"b": {"x": 2}})),
+        ((LOOKS, {"b": {"x": made(LOOKS, b=1)}}), (LOOKS, {"b": {"x": made(LOOKS, b=2)}})),
         ((LOOKS, {"b": Shape.ROUND}), (LOOKS, {"b": Shape.SQUARE})),
         ((LOOKS, {"b": numba.float64}), (LOOKS, {"b": numba.float32})),
         (
@@ -97,6 +100,13 @@ def test_functions_that_call_each_other_have_one() -> None:
     text = "@njit\ndef g(a):\n    return f(a)\n\n\ndef f(a):\n    return g(a)\n"
 
     assert stamp(text) == stamp(text)
+
+
+def test_a_dict_that_holds_itself_has_one() -> None:
+    knot: dict[str, object] = {}
+    knot["itself"] = knot
+
+    assert stamp(LOOKS, b=knot) == stamp(LOOKS, b=knot)
 
 
 def test_globals_that_come_after_the_decorator_count() -> None:
