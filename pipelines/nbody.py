@@ -397,4 +397,5 @@ pipeline = Pipeline(
         Coord("fraction", FRACTIONS, long_name="fraction of the mass"),
     ],
     needs=Needs(cores=1, memory="1 GB", minutes=5),
+    on_gpus={"method": ["auto", "direct"], "integrator": list(COMPOSITIONS)},
 )
