@@ -189,9 +189,13 @@ def refuse(path: str, name: str, array: np.ndarray, shape: tuple[int | str, ...]
         raise ValueError(f"{path} holds {shape[0]} bodies: at least 2 are needed.")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} in {path} is of type {array.dtype}: it must be of real numbers.")
-    if not np.isfinite(array).all():
-        body = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise ValueError(f"{name} of body {body} in {path} is {array[body]}: it must be finite.")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float64))
+    if not finite.all():
+        body = int(np.argwhere(~finite)[0][0])
+        raise ValueError(
+            f"{name} of body {body} in {path} is {array[body]}: it must be finite, in float64."
+        )
     if name == "mass" and (array < 0).any():
         body = int(np.argmax(array < 0))
         raise ValueError(f"mass of body {body} in {path} is {array[body]}: it must be 0 or more.")

@@ -421,6 +421,7 @@ pipeline = Pipeline(
         FRAME,
     ],
     needs=NEEDS,
+    on_gpus={"scheme": ["explicit"]},
     units={
         "length": "m",
         "height": "m",

@@ -144,6 +144,23 @@ class TestAuto:
         assert "--device auto: cuda; this machine shows 2 GPUs.\n" in result.stderr
         assert xr.open_zarr("s.zarr").device.item() == "cuda"
 
+    @pytest.mark.parametrize(
+        ("study", "word", "device"),
+        [
+            ("nbody", "method=direct,tree", "cpu; method=tree is not for a GPU"),
+            ("nbody", "integrator=hermite", "cpu; integrator=hermite is not for a GPU"),
+            ("nbody", "integrator=yoshida", "cuda; this machine shows 2 GPUs"),
+            ("heat_flow", "scheme=implicit", "cpu; scheme=implicit is not for a GPU"),
+        ],
+    )
+    def test_is_the_processor_for_what_a_gpu_cannot_compute(
+        self, study: str, word: str, device: str, two_gpus: None
+    ) -> None:
+        file = Path(__file__).parent.parent / "pipelines" / f"{study}.py"
+        result = sweep("plan", file, word, "--device", "auto")
+        assert result.exit_code == 0, result.output
+        assert f"--device auto: {device}.\n" in result.stderr
+
     def test_is_the_processor_where_there_is_none(self, both: Path) -> None:
         result = sweep("run", both, "s.zarr", "--device", "auto", "--on", "serial")
         assert "--device auto: cpu; no GPU is here.\n" in result.stderr

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numba.extending import overload
 
 from pipelines.kernels import gravity, neighbours, tree
@@ -22,7 +23,7 @@ class Direct(NamedTuple):
 
 
 class DirectFloat32(NamedTuple):
-    """All pairs, positions and masses rounded to float32 and summed in it."""
+    """All pairs; masses, and positions seen from their centre, rounded to float32 and summed."""
 
     softening: float
     g: float
@@ -65,12 +66,27 @@ def accelerations_parallel(
     raise NotImplementedError("call this from a function that numba compiles")
 
 
+@njit(nogil=True, cache=True)
+def near(position: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Return positions (body, xyz) from the centre of mass, in float32: it is fine near 0 only."""
+    rounded = np.empty(position.shape, np.float32)
+    total = mass.sum()
+    for k in range(3):
+        centre = 0.0
+        for i in range(mass.size):
+            centre += mass[i] * position[i, k]
+        centre = centre / total if total > 0 else 0.0
+        for i in range(mass.size):
+            rounded[i, k] = position[i, k] - centre
+    return rounded
+
+
 SERIAL: dict[type, Callable[..., None]] = {
     Direct: lambda law, position, mass, out: gravity.accelerations(
         position, mass, law.softening, law.g, out
     ),
     DirectFloat32: lambda law, position, mass, out: gravity.accelerations(
-        position.astype(np.float32), mass.astype(np.float32), law.softening, law.g, out
+        near(position, mass), mass.astype(np.float32), law.softening, law.g, out
     ),
     Tree: lambda law, position, mass, out: tree.accelerations(
         position, mass, law.softening, law.g, law.theta, out
@@ -84,7 +100,7 @@ PARALLEL: dict[type, Callable[..., None]] = {
         position, mass, law.softening, law.g, out
     ),
     DirectFloat32: lambda law, position, mass, out: gravity.accelerations_parallel(
-        position.astype(np.float32), mass.astype(np.float32), law.softening, law.g, out
+        near(position, mass), mass.astype(np.float32), law.softening, law.g, out
     ),
     Tree: lambda law, position, mass, out: tree.accelerations_parallel(
         position, mass, law.softening, law.g, law.theta, out

@@ -12,7 +12,9 @@ and s = |d|^2 + softening^2:
 Positions, velocities, accelerations and jerks are (body, xyz), masses and potentials (body,), all
 float64 or float32, which is twice as quick: sums are made in the kind of the positions. Any
 consistent units do: softening [length], g [length^3 mass^-1 time^-2]. softening is at least 0; at
-0, two bodies in one place give NaN. Nothing is checked.
+0, two bodies in one place give NaN. Nothing is checked: s^(1/2) has to be 1e-102 to 1e104 in
+float64, 1e-12 to 1e13 in float32, and masses and sums in the range of their kind. float32 tells
+places apart by 6e-8 of their distance from 0: give them as seen from the middle of the bodies.
 
 Each lane of a vector is a body that is pulled (the target); all lanes meet the bodies that pull
 (the sources) one after the other. So every body has a sum of its own, in one order, on any number

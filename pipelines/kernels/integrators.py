@@ -5,6 +5,9 @@ run is `kept[-1]` intervals of length dt [time]; the bodies after `kept[k]` of t
 row k of the histories (frame, body, xyz). Nothing is checked.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -16,6 +19,9 @@ LEAPFROG = np.array([1.0])
 YOSHIDA = np.array([1.0, -(2 ** (1 / 3)), 1.0]) / (2 - 2 ** (1 / 3))
 
 SHORTEST = 2.0**-40  # of an interval: bodies that need less are about to meet in one point
+# What bodies do at the end of a trial that is much too long does not tell how much: the next one is
+# shorter by this factor at most.
+STRIDE = 16.0
 ROUNDING = 1e-12  # of the largest acceleration: a body pulled less has no time scale to speak of
 
 
@@ -35,6 +41,34 @@ def keep(array: np.ndarray, frame: int, history: np.ndarray) -> None:
             history[frame, i, k] = array[i, k]
 
 
+@njit(nogil=True, forceinline=True)
+def follow(
+    accelerations: Callable[..., None],
+    position: np.ndarray,
+    velocity: np.ndarray,
+    mass: np.ndarray,
+    law: forces.Law,
+    dt: float,
+    fractions: np.ndarray,
+    kept: np.ndarray,
+    position_history: np.ndarray,
+    velocity_history: np.ndarray,
+) -> None:
+    """Do what `compose` does with one of the two functions of `forces`."""
+    acceleration, done = np.empty_like(position), 0
+    accelerations(law, position, mass, acceleration)
+    for frame in range(kept.size):
+        for _ in range(kept[frame] - done):
+            for step in dt * fractions:
+                add(velocity, 0.5 * step, acceleration)
+                add(position, step, velocity)
+                accelerations(law, position, mass, acceleration)
+                add(velocity, 0.5 * step, acceleration)
+        done = kept[frame]
+        keep(position, frame, position_history)
+        keep(velocity, frame, velocity_history)
+
+
 @njit(nogil=True, cache=True)
 def compose(
     position: np.ndarray,
@@ -52,18 +86,8 @@ def compose(
     dt may be negative: fractions that read the same backwards make a reversible integrator.
     Source: Dehnen & Read 2011, section 5 (see `gravity`).
     """
-    acceleration, done = np.empty_like(position), 0
-    forces.accelerations(law, position, mass, acceleration)
-    for frame in range(kept.size):
-        for _ in range(kept[frame] - done):
-            for step in dt * fractions:
-                add(velocity, 0.5 * step, acceleration)
-                add(position, step, velocity)
-                forces.accelerations(law, position, mass, acceleration)
-                add(velocity, 0.5 * step, acceleration)
-        done = kept[frame]
-        keep(position, frame, position_history)
-        keep(velocity, frame, velocity_history)
+    histories = position_history, velocity_history
+    follow(forces.accelerations, position, velocity, mass, law, dt, fractions, kept, *histories)
 
 
 @njit(nogil=True, cache=True)
@@ -79,18 +103,18 @@ def compose_parallel(
     velocity_history: np.ndarray,
 ) -> None:
     """Take steps as `compose` does, the forces shared among threads."""
-    acceleration, done = np.empty_like(position), 0
-    forces.accelerations_parallel(law, position, mass, acceleration)
-    for frame in range(kept.size):
-        for _ in range(kept[frame] - done):
-            for step in dt * fractions:
-                add(velocity, 0.5 * step, acceleration)
-                add(position, step, velocity)
-                forces.accelerations_parallel(law, position, mass, acceleration)
-                add(velocity, 0.5 * step, acceleration)
-        done = kept[frame]
-        keep(position, frame, position_history)
-        keep(velocity, frame, velocity_history)
+    histories = position_history, velocity_history
+    follow(
+        forces.accelerations_parallel,
+        position,
+        velocity,
+        mass,
+        law,
+        dt,
+        fractions,
+        kept,
+        *histories,
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -137,20 +161,60 @@ def longest_step(
     largest, shortest = 0.0, np.inf
     for i in range(a.shape[0]):
         pull = acceleration[i, 0] ** 2 + acceleration[i, 1] ** 2 + acceleration[i, 2] ** 2
+        if not pull < np.inf:  # a trial too long for the numbers
+            return 0.0
         largest = max(largest, pull)
     for i in range(a.shape[0]):
-        first = second = third = fourth = 0.0
+        before = first = second = third = fourth = 0.0
         for k in range(3):
             a0, a1, j0, j1 = a[i, k], acceleration[i, k], j[i, k], jerk[i, k]
             crackle = (12 * (a0 - a1) / step + 6 * (j0 + j1)) / step**2
             snap = (6 * (a0 - a1) / step + 2 * j0 + 4 * j1) / step
-            first, second = first + a1**2, second + j1**2
+            before, first, second = before + a0**2, first + a1**2, second + j1**2
             third, fourth = third + snap**2, fourth + crackle**2
         above = np.sqrt(first * third) + second
         below = np.sqrt(second * fourth) + third
-        if first > ROUNDING**2 * largest and below > 0:
+        # A trial that is too long throws bodies out to where nothing pulls them any more.
+        if max(before, first) > ROUNDING**2 * largest and below > 0:
             shortest = min(shortest, above / below)
     return float(np.sqrt(eta * shortest))
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def fill(
+    accelerations_and_jerks: Callable[..., None], arguments: Any, histories: tuple[Any, Any]
+) -> bool:
+    """Do what `hermite` does with one of the two functions of `gravity`."""
+    position, velocity, mass, softening, g, eta, dt, kept = arguments
+    position_history, velocity_history = histories
+    acceleration, jerk = np.empty_like(position), np.empty_like(position)
+    state = position, velocity, acceleration, jerk
+    new_position, new_velocity = np.empty_like(position), np.empty_like(position)
+    new_acceleration, new_jerk = np.empty_like(position), np.empty_like(position)
+    accelerations_and_jerks(position, velocity, mass, softening, g, acceleration, jerk)
+    longest, done = dt, 0
+    for frame in range(kept.size):
+        for _ in range(kept[frame] - done):
+            left = dt
+            while left > 0:
+                pieces = max(np.ceil(left / longest), 1.0)
+                step = left / pieces
+                if not step > SHORTEST * dt:
+                    return False
+                predict(state, step, new_position, new_velocity)
+                accelerations_and_jerks(
+                    new_position, new_velocity, mass, softening, g, new_acceleration, new_jerk
+                )
+                longest = longest_step(state, step, new_acceleration, new_jerk, eta)
+                if step <= 2 * longest:
+                    correct(state, step, new_acceleration, new_jerk)
+                    left = left - step if pieces > 1 else 0.0
+                else:
+                    longest = max(longest, step / STRIDE)
+        done = kept[frame]
+        keep(position, frame, position_history)
+        keep(velocity, frame, velocity_history)
+    return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -170,35 +234,12 @@ def hermite(
 
     Order 4, predict-evaluate-correct: Makino & Aarseth 1992. An interval's rest is cut into equal
     steps no longer than Aarseth's criterion of accuracy eta (above 0) says; where a step turns out
-    more than twice too long, it is taken again. Returns whether it came to the end: where bodies
-    meet in one point, steps come to nothing, and the histories stay unfinished.
+    more than twice too long, a shorter one is tried. Returns whether it came to the end: where
+    bodies meet in one point, steps come to nothing, and the histories stay unfinished.
     """
-    acceleration, jerk = np.empty_like(position), np.empty_like(position)
-    state = position, velocity, acceleration, jerk
-    new_position, new_velocity = np.empty_like(position), np.empty_like(position)
-    new_acceleration, new_jerk = np.empty_like(position), np.empty_like(position)
-    gravity.accelerations_and_jerks(position, velocity, mass, softening, g, acceleration, jerk)
-    longest, done = dt, 0
-    for frame in range(kept.size):
-        for _ in range(kept[frame] - done):
-            left = dt
-            while left > 0:
-                pieces = max(np.ceil(left / longest), 1.0)
-                step = left / pieces
-                if not step > SHORTEST * dt:
-                    return False
-                predict(state, step, new_position, new_velocity)
-                gravity.accelerations_and_jerks(
-                    new_position, new_velocity, mass, softening, g, new_acceleration, new_jerk
-                )
-                longest = longest_step(state, step, new_acceleration, new_jerk, eta)
-                if step <= 2 * longest:
-                    correct(state, step, new_acceleration, new_jerk)
-                    left = left - step if pieces > 1 else 0.0
-        done = kept[frame]
-        keep(position, frame, position_history)
-        keep(velocity, frame, velocity_history)
-    return True
+    arguments = position, velocity, mass, softening, g, eta, dt, kept
+    histories = position_history, velocity_history
+    return fill(gravity.accelerations_and_jerks, arguments, histories)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -215,31 +256,6 @@ def hermite_parallel(
     velocity_history: np.ndarray,
 ) -> bool:
     """Follow bodies as `hermite` does, the forces shared among threads."""
-    acceleration, jerk = np.empty_like(position), np.empty_like(position)
-    state = position, velocity, acceleration, jerk
-    new_position, new_velocity = np.empty_like(position), np.empty_like(position)
-    new_acceleration, new_jerk = np.empty_like(position), np.empty_like(position)
-    gravity.accelerations_and_jerks_parallel(
-        position, velocity, mass, softening, g, acceleration, jerk
-    )
-    longest, done = dt, 0
-    for frame in range(kept.size):
-        for _ in range(kept[frame] - done):
-            left = dt
-            while left > 0:
-                pieces = max(np.ceil(left / longest), 1.0)
-                step = left / pieces
-                if not step > SHORTEST * dt:
-                    return False
-                predict(state, step, new_position, new_velocity)
-                gravity.accelerations_and_jerks_parallel(
-                    new_position, new_velocity, mass, softening, g, new_acceleration, new_jerk
-                )
-                longest = longest_step(state, step, new_acceleration, new_jerk, eta)
-                if step <= 2 * longest:
-                    correct(state, step, new_acceleration, new_jerk)
-                    left = left - step if pieces > 1 else 0.0
-        done = kept[frame]
-        keep(position, frame, position_history)
-        keep(velocity, frame, velocity_history)
-    return True
+    arguments = position, velocity, mass, softening, g, eta, dt, kept
+    histories = position_history, velocity_history
+    return fill(gravity.accelerations_and_jerks_parallel, arguments, histories)

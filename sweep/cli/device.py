@@ -24,7 +24,7 @@ device = click.option(
     "--device",
     type=click.Choice([CPU, CUDA, AUTO]),
     help="What to compute on, where the study has a parameter device; auto: a GPU, if there is "
-    "one (of the site's nodes, for SLURM).",
+    "one and it can (of the site's nodes, for SLURM).",
 )
 
 
@@ -57,14 +57,17 @@ def device_values(
             f"'{DEVICE}' {what}. A study that computes on both has one, and picks its kernels by "
             f'it: {DEVICE}: Literal["{CPU}", "{CUDA}"] = "{CPU}". Else leave --device out.'
         )
-    return {**values, DEVICE: _found(store, site) if asked == AUTO else asked}
+    kept = pipeline.with_values(**values).kept_from_gpus
+    return {**values, DEVICE: _found(store, site, kept) if asked == AUTO else asked}
 
 
-def _found(store: Path, site: "Site | None") -> str:
+def _found(store: Path, site: "Site | None", kept_from_gpus: str) -> str:
     """Return what auto stands for, once and for all, and say why."""
     if exists(store):
         told = Store(store).header.specification["constants"].get(DEVICE, CPU)
         found, why = str(told), f"as {short_path(store)} was made"
+    elif kept_from_gpus:
+        found, why = CPU, f"{kept_from_gpus} is not for a GPU"
     elif site is not None:
         found = CUDA if site.gpus_per_node else CPU
         here = site.gpus_per_node or "none, it says"

@@ -43,6 +43,8 @@ class Pipeline:
         CF units of parameters that are no axes; left out, they are dimensionless.
     entropy
         The root of every point's own ``rng``.
+    on_gpus
+        The values that GPUs can compute, of each parameter of which they cannot do all.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class Pipeline:
     units: Mapping[str, str]
     entropy: int
     constants: Mapping[str, Any] = field(default_factory=dict)  # those set by a caller
+    on_gpus: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     made: float = 0.0  # when [s since 1970]: was the file that made it edited since?
 
     def __init__(
@@ -69,6 +72,7 @@ class Pipeline:
         units: Mapping[str, str] | None = None,
         entropy: int = 0,
         constants: Mapping[str, Any] | None = None,
+        on_gpus: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         object.__setattr__(self, "made", time.time())
         several = stages if isinstance(stages, (list, tuple)) else (stages,)
@@ -89,6 +93,9 @@ class Pipeline:
         object.__setattr__(self, "axes", tuple(self._converted(axis) for axis in axes))
         fixed = {n: self._parameter(n).convert(v) for n, v in (constants or {}).items()}
         object.__setattr__(self, "constants", MappingProxyType(fixed))
+        for name in on_gpus or {}:
+            self._parameter(name)
+        object.__setattr__(self, "on_gpus", MappingProxyType(dict(on_gpus or {})))
         self._check_names()
 
     # --- what there is -------------------------------------------------------------------
@@ -151,10 +158,20 @@ class Pipeline:
         """
         if DEVICE not in self.parameters or CUDA not in self.parameters[DEVICE].choices:
             return False
-        swept = [
-            axis.columns[axis.names.index(DEVICE)] for axis in self.axes if DEVICE in axis.names
-        ]
-        return CUDA in swept[0] if swept else self.fixed.get(DEVICE) == CUDA
+        return CUDA in self._values_of(DEVICE)
+
+    @property
+    def kept_from_gpus(self) -> str:
+        """What a GPU cannot compute of what is asked for, as ``name=value``; else empty."""
+        for name, possible in self.on_gpus.items():
+            for value in self._values_of(name):
+                if value not in possible:
+                    return f"{name}={value}"
+        return ""
+
+    def _values_of(self, name: str) -> Sequence[Any]:
+        swept = [axis.columns[axis.names.index(name)] for axis in self.axes if name in axis.names]
+        return list(swept[0]) if swept else [self.fixed.get(name)]
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -245,6 +262,7 @@ class Pipeline:
             units=self.units,
             entropy=self.entropy,
             constants=constants,
+            on_gpus=self.on_gpus,
         )
 
     @staticmethod

@@ -44,3 +44,21 @@ def test_bodies_go_the_same_way_on_both_devices(integrator, precision, error):
     for one, other in zip(results["cuda"], results["cpu"], strict=True):
         assert np.asarray(one).dtype == np.float64
         np.testing.assert_allclose(one, other, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("speed", [0.0, 1e3])
+def test_float32_on_a_gpu_is_as_good_far_from_0(speed):
+    bodies = initial_state(n=4 if IS_SIMULATED else 100)
+    far = bodies._replace(
+        initial_position=bodies.initial_position + 1e4,
+        initial_velocity=bodies.initial_velocity + speed,
+    )
+
+    single, double = (
+        evolve(far, steps=2, frames=2, precision=precision, device=device)
+        for precision, device in (("float32", "cuda"), ("float64", "cpu"))
+    )
+
+    np.testing.assert_allclose(single.position, double.position, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(single.position_history, double.position_history, atol=1e-5)
+    np.testing.assert_allclose(single.velocity, double.velocity, rtol=0, atol=1e-5)

@@ -233,6 +233,33 @@ def test_a_body_that_is_pulled_from_all_sides_alike_does_not_stop_hermite():
     np.testing.assert_allclose(after[6], 0, atol=1e-8)
 
 
+def test_a_tight_pair_beside_heavy_bodies_is_not_torn_apart():
+    # A trial of the whole interval throws the pair out to where next to nothing pulls it.
+    apart, speed = 1e-6, np.sqrt(2)
+    position = np.array([[0.0, 0, 0], [1, 0, 0], [-3 + apart / 2, 0, 0], [-3 - apart / 2, 0, 0]])
+    velocity = np.array([[0.0, 0, 0], [0, 1, 0], [0, speed / 2, 0], [0, -speed / 2, 0]])
+    bodies = position, velocity, np.array([1.0, 1e-3, 1e-6, 1e-6])
+
+    after = hermited(bodies, 0.05, 1, softening=0.0)[0]
+
+    assert np.linalg.norm(after[2] - after[3]) == pytest.approx(apart, rel=0.02)
+
+
+@pytest.mark.parametrize("softening", [0.0, 0.1])
+def test_an_interval_of_many_orbits_is_no_meeting(softening):
+    # 1592 orbits, which the first trial takes in one step.
+    after = hermited(ellipse(0.5), 1e4, 1, softening=softening)[0]
+
+    assert np.abs(after).max() < 1
+
+
+@pytest.mark.parametrize("beyond", [np.inf, np.nan])
+def test_a_trial_beyond_the_range_of_numbers_is_much_too_long(beyond):
+    state, found = tuple(np.ones((4, 2, 3))), np.array([[1.0, 0, 0], [beyond, 0, 0]])
+
+    assert integrators.longest_step(state, 1.0, found, np.ones((2, 3)), ETA) == 0
+
+
 def test_forces_in_float32_lead_to_nearly_the_same_place():
     bodies = random_bodies(20)
 
