@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 from sweep.compiling.clock import timed
 
@@ -67,6 +68,24 @@ def _change_caching(caching: ModuleType) -> None:
     ours = entries_or(caching.IndexDataCacheFile, caching.dumps)
     vars(caching)["IndexDataCacheFile"] = ours
     caching.CacheImpl._locator_classes.insert(0, Locator)
+    if hasattr(caching, "CompileResultCacheImpl"):  # not of numba-cuda, which has no threads
+        kind = caching.CompileResultCacheImpl
+        kind.rebuild = _with_its_start(kind.rebuild)
+
+
+def _with_its_start(rebuild: Callable[..., Any]) -> Callable[..., Any]:
+    """Have code that was loaded pass on what it begins with to code that is compiled with it.
+
+    Numba 0.68 forgets it: a function whose callee came from the cache is then kept without the
+    start of the threads that this one needs, and crashes the next process.
+    """
+
+    def rebuild_with_it(*arguments: Any) -> Any:
+        found = rebuild(*arguments)
+        found.library._reload_init.update(found.reload_init or ())
+        return found
+
+    return rebuild_with_it
 
 
 def _change_dispatcher(module: ModuleType) -> None:

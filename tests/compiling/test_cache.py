@@ -237,6 +237,40 @@ def test_what_an_overload_calls_is_never_stale(
     assert ascend("", **({"HEIGHT": height} if height else {})) == second
 
 
+CALLING = """from numba import njit
+
+from outer import ascend
+
+
+@njit(cache=True)
+def twice(n):
+    return 2 * ascend(n)
+"""
+
+
+def test_code_that_calls_threaded_code_from_the_cache_starts_its_threads(tmp_path: Path) -> None:
+    for name, text in {"caller": CALLING, "outer": OUTER, "inner": INNER}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    own = {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def last_line(code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sweep\n{code}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | own,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    last_line("import outer; outer.ascend(3)")
+    calls = "import caller; print(caller.twice(3), caller.twice.stats.cache_hits.total())"
+
+    assert last_line(calls) == "12.0 0"  # compiled, with what it calls from the cache
+    assert last_line(calls) == "12.0 1"
+
+
 def test_numbas_cuda_kernels_are_kept_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "here.py").write_text("def kernel(a):\n    a[0] = 1\n")
     code = (
