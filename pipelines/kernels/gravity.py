@@ -7,7 +7,7 @@ and s = |d|^2 + softening^2:
 
     a_i    =  g sum_j m_j d s^(-3/2)
     jerk_i =  g sum_j m_j (u - 3 (d.u) s^(-1) d) s^(-3/2)
-    phi_i  = -g sum_j m_j s^(-1/2)                               j != i, in the order of j
+    phi_i  = -g sum_j m_j s^(-1/2)                               j != i
 
 Positions, velocities, accelerations and jerks are (body, xyz), masses and potentials (body,), all
 float64 or float32, which is twice as quick: sums are made in the kind of the positions. Any
@@ -16,10 +16,18 @@ consistent units do: softening [length], g [length^3 mass^-1 time^-2]. softening
 float64, 1e-12 to 1e13 in float32, and masses and sums in the range of their kind. float32 tells
 places apart by 6e-8 of their distance from 0: give them as seen from the middle of the bodies.
 
-Each lane of a vector is a body that is pulled (the target); all lanes meet the bodies that pull
-(the sources) one after the other. So every body has a sum of its own, in one order, on any number
-of threads. A body meets itself, too: with s raised by 1, which would be 0 without softening, and
-with d = 0, u = 0 and no mass in phi, so that it adds nothing.
+Each lane of a vector is a body, the target, and all lanes meet other bodies, the sources, one after
+the other. Two vectors of targets are a tile. What j does to i is what i does to j but for the sign
+and the mass: so each pair is computed once, for both of its bodies, unless they are in one tile.
+What a source gets from its targets is added up lane by lane, and over the lanes later. Inside a
+tile each body meets all, itself too: with no mass, and with s raised by 1, which would be 0 without
+softening. (Of less than some 100 bodies it would be quicker to compute each pair twice: three take
+0.6 us instead of 0.3.)
+
+Bodies are cut into blocks, and the work into pairs of blocks, which threads draw. Each pair has
+places of its own for its sums, and these are added in the order of the blocks. The cut depends on
+how many bodies there are, and on nothing else: so the sums have the same bits on any number of
+threads, and for registers of any width, but for what begins with another root (see `simd.py`).
 
 Powers of s are made from a root y of 14 bits or more, and a few terms of the binomial series:
 
@@ -35,11 +43,30 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from pipelines.kernels.simd import fma, lanes, load, rsqrt_seed, splat, spread, store
+from pipelines.kernels.simd import (
+    aligned,
+    draw_word,
+    fma,
+    fma_each,
+    lanes,
+    load,
+    load_each,
+    one_in,
+    rsqrt_seed,
+    splat,
+    spread,
+    store,
+    store_each,
+    sums_of_lanes,
+)
 
-# Sources are added up in runs, and then the runs' sums: of 10,000 bodies in float32, the largest
-# error is 2e-6 instead of 1e-5.
-RUN = 512
+# Sources whose sums stay in the cache while all targets of a block pass by: three sums of each are
+# 24 KiB. Smaller ones are work for more threads (1,000 bodies are 36 pairs of blocks), but to add
+# up lanes takes the longer.
+CHUNK = 128
+# Blocks of bodies, at most, each of whole chunks. Their pairs, 136, are work for some dozens of
+# threads; their sums are 384 bytes a body, in float64.
+BLOCKS = 16
 
 
 @njit(nogil=True, forceinline=True)
@@ -61,43 +88,46 @@ def root(kind: Any, s: Any) -> Any:
 
 
 @njit(nogil=True, forceinline=True)
-def add_pull(bodies: Any, i: int, j: int, least: Any, itself: Any, sums: Any) -> Any:
-    """Add m d s^(-3/2) of source j to the sums of the targets from i on."""
-    m, x, y, z = bodies
+def distances(bodies: Any, i: int, j: int, least: Any) -> Any:
+    """Return d of source j from the targets from i on, and s, with `least` for softening^2."""
+    x, y, z = bodies[1], bodies[2], bodies[3]
     dx, dy, dz = spread(x, j) - load(x, i), spread(y, j) - load(y, i), spread(z, j) - load(z, i)
-    s = fma(dx, dx, fma(dy, dy, fma(dz, dz, least + itself)))
-    near, square, e = root(x, s)
-    weight = spread(m, j) * near * square * series(x, e, -3 / 2, 15 / 8, -35 / 16)
-    return fma(weight, dx, sums[0]), fma(weight, dy, sums[1]), fma(weight, dz, sums[2])
+    return dx, dy, dz, fma(dx, dx, fma(dy, dy, fma(dz, dz, least)))
+
+
+# The laws: what a target gets from a source of mass 1, as a weight and what it is the weight of.
 
 
 @njit(nogil=True, forceinline=True)
-def add_pull_and_jerk(bodies: Any, i: int, j: int, least: Any, itself: Any, sums: Any) -> Any:
-    """Add m d s^(-3/2) and m (u - 3 (d.u) s^(-1) d) s^(-3/2) of source j."""
-    m, x, y, z, vx, vy, vz = bodies
-    dx, dy, dz = spread(x, j) - load(x, i), spread(y, j) - load(y, i), spread(z, j) - load(z, i)
+def pull(bodies: Any, i: int, j: int, least: Any) -> Any:
+    """Return s^(-3/2), and d."""
+    kind = bodies[0]
+    dx, dy, dz, s = distances(bodies, i, j, least)
+    near, square, e = root(kind, s)
+    return near * square * series(kind, e, -3 / 2, 15 / 8, -35 / 16), (dx, dy, dz)
+
+
+@njit(nogil=True, forceinline=True)
+def pull_and_jerk(bodies: Any, i: int, j: int, least: Any) -> Any:
+    """Return s^(-3/2), and d and u - 3 (d.u) s^(-1) d."""
+    kind, vx, vy, vz = bodies[0], bodies[4], bodies[5], bodies[6]
+    dx, dy, dz, s = distances(bodies, i, j, least)
     ux, uy = spread(vx, j) - load(vx, i), spread(vy, j) - load(vy, i)
     uz = spread(vz, j) - load(vz, i)
-    s = fma(dx, dx, fma(dy, dy, fma(dz, dz, least + itself)))
-    near, square, e = root(x, s)
-    weight = spread(m, j) * near * square * series(x, e, -3 / 2, 15 / 8, -35 / 16)
-    inverse = square * series(x, e, -1.0, 1.0, -1.0)
-    turn = splat(x, -3.0) * fma(dx, ux, fma(dy, uy, dz * uz)) * inverse
-    ax, ay, az, jx, jy, jz = sums
-    ax, ay, az = fma(weight, dx, ax), fma(weight, dy, ay), fma(weight, dz, az)
-    jx, jy = fma(weight, fma(turn, dx, ux), jx), fma(weight, fma(turn, dy, uy), jy)
-    return ax, ay, az, jx, jy, fma(weight, fma(turn, dz, uz), jz)
+    near, square, e = root(kind, s)
+    inverse = square * series(kind, e, -1.0, 1.0, -1.0)
+    turn = splat(kind, -3.0) * fma(dx, ux, fma(dy, uy, dz * uz)) * inverse
+    weight = near * square * series(kind, e, -3 / 2, 15 / 8, -35 / 16)
+    return weight, (dx, dy, dz, fma(turn, dx, ux), fma(turn, dy, uy), fma(turn, dz, uz))
 
 
 @njit(nogil=True, forceinline=True)
-def add_depth(bodies: Any, i: int, j: int, least: Any, itself: Any, sums: Any) -> Any:
-    """Add m s^(-1/2) of source j."""
-    m, x, y, z = bodies
-    dx, dy, dz = spread(x, j) - load(x, i), spread(y, j) - load(y, i), spread(z, j) - load(z, i)
-    s = fma(dx, dx, fma(dy, dy, fma(dz, dz, least + itself)))
-    near, _, e = root(x, s)
-    of_others = spread(m, j) * (splat(x, 1.0) - itself)
-    return (fma(of_others * near, series(x, e, -1 / 2, 3 / 8, -5 / 16), sums[0]),)
+def depth(bodies: Any, i: int, j: int, least: Any) -> Any:
+    """Return s^(-1/2), and 1."""
+    kind = bodies[0]
+    _, _, _, s = distances(bodies, i, j, least)
+    near, _, e = root(kind, s)
+    return near * series(kind, e, -1 / 2, 3 / 8, -5 / 16), (splat(kind, 1.0),)
 
 
 @njit(nogil=True, forceinline=True)
@@ -120,74 +150,183 @@ def six_zeros(kind: Any) -> Any:
 
 
 @njit(nogil=True, forceinline=True)
-def meet(
-    add: Callable[..., Any],
-    zeros: Callable[..., Any],
-    bodies: Any,
-    i: int,
-    n: int,
-    softening: float,
-    lane: np.ndarray,
-    totals: np.ndarray,
-) -> None:
-    """Add up all sources 0 ... n - 1 for the targets from i on, in columns i ... of the totals.
-
-    These are two vectors: 3 to 9 % quicker than one, because sources are loaded for both.
-    """
-    kind, width, size = bodies[0], lanes(lane), totals.shape[1]
-    least, nothing = splat(kind, softening * softening), splat(kind, 0.0)
-    more = i + width
-    for first in range(0, n, RUN):
-        last = min(first + RUN, n)
-        begin, end = min(max(i, first), last), min(max(more + width, first), last)
-        sums = more_sums = zeros(kind)
-        for j in range(first, begin):
-            sums = add(bodies, i, j, least, nothing, sums)
-            more_sums = add(bodies, more, j, least, nothing, more_sums)
-        for j in range(begin, end):
-            sums = add(bodies, i, j, least, load(lane, 2 * width + i - j), sums)
-            more_sums = add(bodies, more, j, least, load(lane, 2 * width + more - j), more_sums)
-        for j in range(end, last):
-            sums = add(bodies, i, j, least, nothing, sums)
-            more_sums = add(bodies, more, j, least, nothing, more_sums)
-        for k in range(len(sums)):
-            row = k * size
-            store(totals, row + i, load(totals, row + i) + sums[k])
-            store(totals, row + more, load(totals, row + more) + more_sums[k])
+def meet_itself(
+    law: Callable[..., Any], bodies: Any, i: int, last: int, softening: float, nothing: Any
+) -> Any:
+    """Return what the two vectors of targets from i on get from each other, those before last."""
+    mass, more = bodies[0], i + lanes(bodies[0])
+    least, one = splat(mass, softening * softening), splat(mass, 1.0)
+    sums = more_sums = nothing
+    for j in range(i, last):
+        itself, more_itself = one_in(mass, j - i), one_in(mass, j - more)
+        weight, parts = law(bodies, i, j, least + itself)
+        more_weight, more_parts = law(bodies, more, j, least + more_itself)
+        m = spread(mass, j)
+        sums = fma_each(m * (one - itself) * weight, parts, sums)
+        more_sums = fma_each(m * (one - more_itself) * more_weight, more_parts, more_sums)
+    return sums, more_sums
 
 
 @njit(nogil=True, forceinline=True)
-def padded(rows: int, n: int, kind: np.ndarray) -> np.ndarray:
-    """Return zeros (row, body) of an array's kind, with room for pairs of vectors of n bodies."""
-    pair = 2 * lanes(kind)
-    return np.zeros((rows, (n + pair - 1) // pair * pair), kind.dtype)
+def meet(
+    law: Callable[..., Any],
+    bodies: Any,
+    i: int,
+    first: int,
+    last: int,
+    softening: float,
+    both_sums: Any,
+    back: np.ndarray,
+    at: int,
+) -> Any:
+    """Add to the sums of the two vectors of targets from i on what sources first ... last - 1 give.
+
+    What these get is added to `back`, from `at` on: (source, sum, lane), flat. Two vectors are
+    quicker than one, because sources, and what they get, are loaded for both.
+    """
+    mass, width, more = bodies[0], lanes(bodies[0]), i + lanes(bodies[0])
+    least, m_i, m_more = splat(mass, softening * softening), load(mass, i), load(mass, more)
+    sums, more_sums = both_sums
+    for j in range(first, last):
+        weight, parts = law(bodies, i, j, least)
+        more_weight, more_parts = law(bodies, more, j, least)
+        m_j = spread(mass, j)
+        sums = fma_each(m_j * weight, parts, sums)
+        more_sums = fma_each(m_j * more_weight, more_parts, more_sums)
+        returned = fma_each(m_more * more_weight, more_parts, load_each(back, at, sums))
+        store_each(back, at, fma_each(m_i * weight, parts, returned))
+        at += len(sums) * width
+    return sums, more_sums
+
+
+@njit(nogil=True, forceinline=True)
+def meet_blocks(
+    law: Callable[..., Any],
+    nothing: Any,
+    sign: float,
+    bodies: Any,
+    n: int,
+    softening: float,
+    totals: np.ndarray,
+    drawn: np.ndarray,
+) -> None:
+    """Draw pairs of blocks until there are none left, and add up what their bodies get.
+
+    totals is what bodies get from those of a block: (block, sum, body), flat. sign is that of what
+    a source gets from a target, if the other way around it is +1.
+    """
+    kind, width, count = bodies[0], lanes(bodies[0]), len(nothing)
+    size, tile, block, blocks = kind.size, 2 * width, block_size(n), blocks_of(n)
+    number = draw_word(drawn, 0)
+    if number >= pairs_of(blocks):
+        return
+    back = aligned(0 if n <= tile else min(CHUNK, size) * count * width, kind)
+    while number < pairs_of(blocks):
+        targets, sources = pair_of_blocks(number, blocks)
+        of_targets, of_sources = sources * count * size, targets * count * size
+        for first in range(sources * block, min(sources * block + block, n), CHUNK):
+            last = min(first + CHUNK, n)
+            is_alone = last - targets * block <= tile  # the first tile: nobody else gets anything
+            used = 0 if is_alone else filled_up(last - first, kind) * count * width
+            for place in range(0, used, width):
+                store(back, place, splat(kind, 0.0))
+            for i in range(targets * block, min(targets * block + block, last), tile):
+                both_sums = nothing, nothing
+                if i >= first:
+                    both_sums = meet_itself(law, bodies, i, min(i + tile, last), softening, nothing)
+                begin = max(first, i + tile)
+                at = (begin - first) * count * width
+                both_sums = meet(law, bodies, i, begin, last, softening, both_sums, back, at)
+                for k in range(count):
+                    add_to(totals, of_targets + k * size + i, both_sums[0][k])
+                    add_to(totals, of_targets + k * size + i + width, both_sums[1][k])
+            for k in range(0 if is_alone else count):
+                for j in range(first, last, width):
+                    returned = sums_of_lanes(back, ((j - first) * count + k) * width, count * width)
+                    add_to(totals, of_sources + k * size + j, splat(kind, sign) * returned)
+        number = draw_word(drawn, 0)
+
+
+@njit(nogil=True, forceinline=True)
+def add_to(numbers: np.ndarray, at: int, vector: Any) -> None:
+    """Add a vector to the numbers that begin at `at`."""
+    store(numbers, at, load(numbers, at) + vector)
+
+
+@njit(nogil=True, forceinline=True)
+def block_size(n: int) -> int:
+    """Return how many of n bodies are in a block: whole chunks."""
+    return max(1, (n + BLOCKS * CHUNK - 1) // (BLOCKS * CHUNK)) * CHUNK
+
+
+@njit(nogil=True, forceinline=True)
+def blocks_of(n: int) -> int:
+    """Return how many blocks n bodies are cut into."""
+    return (n + block_size(n) - 1) // block_size(n)
+
+
+@njit(nogil=True, forceinline=True)
+def pairs_of(blocks: int) -> int:
+    """Return how many pairs of blocks there are, those of a block with itself included."""
+    return blocks * (blocks + 1) // 2
+
+
+@njit(nogil=True, forceinline=True)
+def pair_of_blocks(number: int, blocks: int) -> tuple[int, int]:
+    """Return the blocks of targets and of sources, none of these before those."""
+    targets = 0
+    while number >= blocks - targets:
+        number -= blocks - targets
+        targets += 1
+    return targets, targets + number
+
+
+@njit(nogil=True, forceinline=True)
+def filled_up(n: int, kind: np.ndarray) -> int:
+    """Return how many bodies there are with those that fill up the last pair of vectors."""
+    tile = 2 * lanes(kind)
+    return (n + tile - 1) // tile * tile
 
 
 @njit(nogil=True, forceinline=True)
 def columns(position: np.ndarray, mass: np.ndarray) -> Any:
-    """Return masses and coordinates, each in an array of its own, of the positions' kind."""
-    table = padded(4, mass.size, position)
-    for i in range(mass.size):
-        table[0, i] = mass[i]
-        table[1, i], table[2, i], table[3, i] = position[i, 0], position[i, 1], position[i, 2]
-    return table[0], table[1], table[2], table[3]
+    """Return masses and coordinates, each in an array of its own, of the positions' kind.
+
+    Bodies that fill up are targets of their own tile alone: nobody gets anything from them.
+    """
+    n, size = mass.size, filled_up(mass.size, position)
+    table = aligned(4 * size, position)
+    for i in range(n):
+        table[i] = mass[i]
+        for axis in range(3):
+            table[(axis + 1) * size + i] = position[i, axis]
+    return table[:size], table[size : 2 * size], table[2 * size : 3 * size], table[3 * size :]
 
 
 @njit(nogil=True, forceinline=True)
-def one_lane(kind: np.ndarray) -> np.ndarray:
-    """Return zeros with a 1 in the middle: the vector that begins k before it has a 1 in lane k."""
-    lane = np.zeros(4 * lanes(kind), kind.dtype)
-    lane[2 * lanes(kind)] = 1
-    return lane
+def room_for(sums: int, n: int, kind: np.ndarray) -> np.ndarray:
+    """Return zeros for so many sums of n bodies: (block, sum, body), flat."""
+    return aligned(blocks_of(n) * sums * filled_up(n, kind), kind)
+
+
+@njit(nogil=True, forceinline=True)
+def add_blocks(totals: np.ndarray, sums: int, n: int) -> None:
+    """Add up what bodies get from all blocks, in their order, in place of that from the first."""
+    size = sums * filled_up(n, totals)
+    for place in range(0, size, lanes(totals)):
+        total = load(totals, place)
+        for block in range(1, blocks_of(n)):
+            total = total + load(totals, block * size + place)
+        store(totals, place, total)
 
 
 @njit(nogil=True, forceinline=True)
 def write(totals: np.ndarray, first: int, factor: float, out: np.ndarray) -> None:
-    """Write three rows of totals, from the first on, times a factor into `out` (body, xyz)."""
+    """Write three sums, from the first on, times a factor into `out` (body, xyz)."""
+    size = filled_up(out.shape[0], totals)
     for i in range(out.shape[0]):
-        out[i, 0] = factor * totals[first, i]
-        out[i, 1] = factor * totals[first + 1, i]
-        out[i, 2] = factor * totals[first + 2, i]
+        for axis in range(3):
+            out[i, axis] = factor * totals[(first + axis) * size + i]
 
 
 @njit(nogil=True, cache=True)
@@ -195,11 +334,10 @@ def accelerations(
     position: np.ndarray, mass: np.ndarray, softening: float, g: float, out: np.ndarray
 ) -> None:
     """Write the accelerations (body, xyz) of all bodies into `out`, on one thread."""
-    n, lane, bodies = mass.size, one_lane(position), columns(position, mass)
-    totals = padded(3, n, position)
-    for block in range(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_pull, three_zeros, bodies, i, n, softening, lane, totals)
+    n, bodies, totals = mass.size, columns(position, mass), room_for(3, mass.size, position)
+    nothing, drawn = three_zeros(position), np.zeros(1, np.int64)
+    meet_blocks(pull, nothing, -1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 3, n)
     write(totals, 0, g, out)
 
 
@@ -207,12 +345,13 @@ def accelerations(
 def accelerations_parallel(
     position: np.ndarray, mass: np.ndarray, softening: float, g: float, out: np.ndarray
 ) -> None:
-    """Write the accelerations (body, xyz) of all bodies into `out`, bodies shared among threads."""
-    n, lane, bodies = mass.size, one_lane(position), columns(position, mass)
-    totals = padded(3, n, position)
-    for block in prange(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_pull, three_zeros, bodies, i, n, softening, lane, totals)
+    """Write the accelerations (body, xyz) of all bodies into `out`, pairs shared among threads."""
+    n, bodies, totals = mass.size, columns(position, mass), room_for(3, mass.size, position)
+    drawn = np.zeros(1, np.int64)
+    for _ in prange(pairs_of(blocks_of(n))):
+        nothing = three_zeros(position)
+        meet_blocks(pull, nothing, -1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 3, n)
     write(totals, 0, g, out)
 
 
@@ -221,27 +360,27 @@ def potentials(
     position: np.ndarray, mass: np.ndarray, softening: float, g: float, out: np.ndarray
 ) -> None:
     """Write the potential (body,) at every body into `out`, on one thread."""
-    n, lane, bodies = mass.size, one_lane(position), columns(position, mass)
-    totals = padded(1, n, position)
-    for block in range(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_depth, one_zero, bodies, i, n, softening, lane, totals)
+    n, bodies, totals = mass.size, columns(position, mass), room_for(1, mass.size, position)
+    nothing, drawn = one_zero(position), np.zeros(1, np.int64)
+    meet_blocks(depth, nothing, 1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 1, n)
     for i in range(n):
-        out[i] = -g * totals[0, i]
+        out[i] = -g * totals[i]
 
 
 @njit(nogil=True, cache=True, parallel=True)
 def potentials_parallel(
     position: np.ndarray, mass: np.ndarray, softening: float, g: float, out: np.ndarray
 ) -> None:
-    """Write the potential (body,) at every body into `out`, bodies shared among threads."""
-    n, lane, bodies = mass.size, one_lane(position), columns(position, mass)
-    totals = padded(1, n, position)
-    for block in prange(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_depth, one_zero, bodies, i, n, softening, lane, totals)
+    """Write the potential (body,) at every body into `out`, pairs shared among threads."""
+    n, bodies, totals = mass.size, columns(position, mass), room_for(1, mass.size, position)
+    drawn = np.zeros(1, np.int64)
+    for _ in prange(pairs_of(blocks_of(n))):
+        nothing = one_zero(position)
+        meet_blocks(depth, nothing, 1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 1, n)
     for i in range(n):
-        out[i] = -g * totals[0, i]
+        out[i] = -g * totals[i]
 
 
 @njit(nogil=True, cache=True)
@@ -255,12 +394,11 @@ def accelerations_and_jerks(
     jerk: np.ndarray,
 ) -> None:
     """Write the accelerations and jerks (body, xyz) of all bodies, on one thread."""
-    n, lane = mass.size, one_lane(position)
+    n, totals = mass.size, room_for(6, mass.size, position)
     bodies = columns(position, mass) + columns(velocity, mass)[1:]
-    totals = padded(6, n, position)
-    for block in range(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_pull_and_jerk, six_zeros, bodies, i, n, softening, lane, totals)
+    nothing, drawn = six_zeros(position), np.zeros(1, np.int64)
+    meet_blocks(pull_and_jerk, nothing, -1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 6, n)
     write(totals, 0, g, acceleration)
     write(totals, 3, g, jerk)
 
@@ -275,12 +413,13 @@ def accelerations_and_jerks_parallel(
     acceleration: np.ndarray,
     jerk: np.ndarray,
 ) -> None:
-    """Write the accelerations and jerks (body, xyz) of all bodies, bodies shared among threads."""
-    n, lane = mass.size, one_lane(position)
+    """Write the accelerations and jerks (body, xyz) of all bodies, pairs shared among threads."""
+    n, totals = mass.size, room_for(6, mass.size, position)
     bodies = columns(position, mass) + columns(velocity, mass)[1:]
-    totals = padded(6, n, position)
-    for block in prange(totals.shape[1] // (2 * lanes(position))):
-        i = block * 2 * lanes(position)
-        meet(add_pull_and_jerk, six_zeros, bodies, i, n, softening, lane, totals)
+    drawn = np.zeros(1, np.int64)
+    for _ in prange(pairs_of(blocks_of(n))):
+        nothing = six_zeros(position)
+        meet_blocks(pull_and_jerk, nothing, -1.0, bodies, n, softening, totals, drawn)
+    add_blocks(totals, 6, n)
     write(totals, 0, g, acceleration)
     write(totals, 3, g, jerk)

@@ -20,7 +20,6 @@ from pipelines.kernels.simd import (
     load,
     store,
     transpose,
-    transpose_within,
 )
 
 
@@ -100,18 +99,28 @@ def exchange(w: np.ndarray, row: int, vectors: int, numbers: np.ndarray, first: 
 
 @njit(nogil=True, cache=True)
 def unpack(
-    w: np.ndarray, row: int, vectors: int, skip: int, numbers: np.ndarray, first: int, count: int
+    w: np.ndarray,
+    row: int,
+    vectors: int,
+    skip: int,
+    numbers: np.ndarray,
+    first: int,
+    count: int,
+    room: int,
 ) -> None:
-    """Write a row's numbers, from number `skip` on, to numbers[first : first + count], 1-D."""
-    n, to = lanes(w), first - skip  # where number 0 of the row would be
+    """Write a row's numbers, from number `skip` on, to numbers[first : first + count], 1-D.
+
+    At w[room] is room for a row: a table that is not in the cache is written in its order.
+    """
+    n = lanes(w)
     if vectors >= n:
         for tile in range(0, vectors, n):
             j = min(tile, vectors - n)
-            if j >= skip and (n - 1) * vectors + j + n <= skip + count:
-                transpose(w, row + j * n, n, numbers, to + j, vectors)
-            else:
-                last = first + count
-                transpose_within(w, row + j * n, n, numbers, to + j, vectors, first, last)
+            transpose(w, row + j * n, n, w, room + j, vectors)
     else:
-        for e in range(skip, skip + count):
-            numbers[to + e] = w[row + e % vectors * n + e // vectors]
+        for e in range(vectors * n):
+            w[room + e] = w[row + e % vectors * n + e // vectors]
+    for e in range(0, count - n + 1, n):
+        store(numbers, first + e, load(w, room + skip + e))
+    for e in range(count // n * n, count):
+        numbers[first + e] = w[room + skip + e]

@@ -27,7 +27,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.errors import TypingError
+from numba.extending import intrinsic, models, overload, register_jitable, register_model
 
 BYTES = 64
 _INDEX = ir.IntType(32)
@@ -88,13 +89,21 @@ def start_of(typing: Any, array: Any) -> Any:
     """Return an array's numbers without the array, for functions called for each few numbers.
 
     They stand for the array in all functions here, and can be indexed; unlike with an array, no
-    references to it are counted at each call. The array has to outlive them.
+    references to it are counted at each call. The array has to outlive them, and to be contiguous,
+    in the order of C: numba refuses others.
     """
+    if array.layout != "C":
+        raise TypingError(f"start_of({array}): take a contiguous array, in the order of C.")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _start(context, builder, array, arguments[0])
 
     return types.CPointer(array.dtype)(array), generate
+
+
+def _require_one_kind(array: Any, vector: Vector) -> None:
+    if array.dtype != vector.dtype:
+        raise TypingError(f"{vector} cannot be written into {array}: take an array of its kind.")
 
 
 @intrinsic
@@ -111,7 +120,8 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write a vector into an array, from array[index] on."""
+    """Write a vector into an array of its kind, from array[index] on."""
+    _require_one_kind(array, vector)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _place(context, builder, array, arguments[0], arguments[1], vector)
@@ -160,6 +170,27 @@ def spread(typing: Any, array: Any, index: Any) -> Any:
         data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
         number = builder.load(builder.gep(data, [arguments[1]]))
         return _repeated(builder, number, context.get_value_type(kind))
+
+    return kind(array, types.intp), generate
+
+
+@intrinsic
+def one_in(typing: Any, array: Any, lane: Any) -> Any:
+    """Return a vector of an array's kind with 1 in one lane and 0 in all others.
+
+    If it has no such lane, all are 0.
+    """
+    kind = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(kind)
+        numbers = ir.VectorType(arguments[1].type, kind.lanes)
+        is_that = builder.icmp_signed(
+            "==",
+            ir.Constant(numbers, list(range(kind.lanes))),
+            _repeated(builder, arguments[1], numbers),
+        )
+        return builder.uitofp(is_that, vector)
 
     return kind(array, types.intp), generate
 
@@ -215,6 +246,50 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
         return _call(builder, _named("fmuladd", a), arguments[0].type, arguments)
 
     return a(a, a, a), generate
+
+
+@intrinsic
+def fma_each(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a b + c for each of the vectors of two tuples, b and c, as long as each other."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        factor, *tuples = arguments
+        name, vector = _named("fmuladd", a), factor.type
+        parts, before = (cgutils.unpack_tuple(builder, one) for one in tuples)
+        pairs = zip(parts, before, strict=True)
+        sums = [_call(builder, name, vector, [factor, *pair]) for pair in pairs]
+        return context.make_tuple(builder, c, sums)
+
+    return c(a, b, c), generate
+
+
+@intrinsic
+def load_each(typing: Any, array: Any, index: Any, like: Any) -> Any:
+    """Return as many vectors as a tuple has, one after the other from array[index] on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size, kind = array.dtype.bitwidth // 8, like.dtype
+        place = _place(context, builder, array, arguments[0], arguments[1], kind)
+        places = [builder.gep(place, [_INDEX(k)]) for k in range(like.count)]
+        vectors = [builder.load(one, align=size) for one in places]
+        return context.make_tuple(builder, like, vectors)
+
+    return like(array, types.intp, like), generate
+
+
+@intrinsic
+def store_each(typing: Any, array: Any, index: Any, vectors: Any) -> Any:
+    """Write the vectors of a tuple into an array, one after the other from array[index] on."""
+    _require_one_kind(array, vectors.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size, kind = array.dtype.bitwidth // 8, vectors.dtype
+        place = _place(context, builder, array, arguments[0], arguments[1], kind)
+        for k, vector in enumerate(cgutils.unpack_tuple(builder, arguments[2])):
+            builder.store(vector, builder.gep(place, [_INDEX(k)]), align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vectors), generate
 
 
 @intrinsic
@@ -277,89 +352,68 @@ def transpose(
 
     Row i of it begins at source[at + i pitch]; column j goes to target[to + j target_pitch].
     """
-    indices = (types.intp, types.intp)
-    return types.void(source, *indices, target, *indices), _transposing(source, target)
-
-
-@intrinsic
-def transpose_within(
-    typing: Any,
-    source: Any,
-    at: Any,
-    pitch: Any,
-    target: Any,
-    to: Any,
-    target_pitch: Any,
-    first: Any,
-    last: Any,
-) -> Any:
-    """Copy a square as `transpose` does, but only to target[first] ... target[last - 1]."""
-    indices = (types.intp, types.intp)
-    signature = types.void(source, *indices, target, *indices, *indices)
-    return signature, _transposing(source, target)
-
-
-def _transposing(source: Any, target: Any) -> Any:
-    """Return what generates a transpose; with two more arguments, of one within bounds."""
-    kind = Vector(source.dtype)
-    size = source.dtype.bitwidth // 8
+    kind, size = Vector(source.dtype), source.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, first, pitch, out, to, out_pitch, *bounds = arguments
-
-        def index(start: Any, step: Any, i: int) -> Any:
-            return builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
-
+        array, place, step, out, out_place, out_step = arguments
         rows = []
-        for i in range(kind.lanes):
-            place = _place(context, builder, source, array, index(first, pitch, i), kind)
-            rows.append(builder.load(place, align=size))
-        for j, column in enumerate(_exchanged(builder, rows)):
-            where = index(to, out_pitch, j)
-            place = _place(context, builder, target, out, where, kind)
-            if bounds:
-                _store_within(builder, column, place, where, bounds, size)
-            else:
-                builder.store(column, place, align=size)
+        for _ in range(kind.lanes):
+            begin = _place(context, builder, source, array, place, kind)
+            rows.append(builder.load(begin, align=size))
+            place = builder.add(place, step)
+        for column in _exchanged(builder, rows):
+            begin = _place(context, builder, target, out, out_place, kind)
+            builder.store(column, begin, align=size)
+            out_place = builder.add(out_place, out_step)
         return context.get_dummy_value()
 
-    return generate
-
-
-def _store_within(
-    builder: Any, vector: Any, place: Any, where: Any, bounds: list[Any], size: int
-) -> None:
-    """Store the lanes whose index is in bounds; the first one's is `where`."""
-    n = vector.type.count
-    indices = ir.VectorType(where.type, n)
-    none = ir.Constant(indices, ir.Undefined)
-
-    def in_all(value: Any) -> Any:
-        one = builder.insert_element(none, value, ir.Constant(_INDEX, 0))
-        return builder.shuffle_vector(one, none, _lanes_of([0] * n))
-
-    numbers = builder.add(in_all(where), ir.Constant(indices, list(range(n))))
-    above = builder.icmp_signed(">=", numbers, in_all(bounds[0]))
-    mask = builder.and_(above, builder.icmp_signed("<", numbers, in_all(bounds[1])))
-    bits = 8 * size
-    name = f"llvm.masked.store.v{n}f{bits}.p0"
-    kind = ir.FunctionType(ir.VoidType(), [vector.type, place.type, _INDEX, mask.type])
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    builder.call(function, [vector, place, ir.Constant(_INDEX, size), mask])
+    indices = (types.intp, types.intp)
+    return types.void(source, *indices, target, *indices), generate
 
 
 def _exchanged(builder: Any, rows: list[Any]) -> list[Any]:
     """Exchange rows and columns: log2(n) times, blocks of d x d lanes change places."""
     n, d = len(rows), len(rows) // 2
     while d:
-        stay = [i if not i & d else n + i - d for i in range(n)]
-        move = [i + d if not i & d else n + i for i in range(n)]
         for i in (i for i in range(n) if not i & d):
-            upper, lower = rows[i], rows[i + d]
-            rows[i] = builder.shuffle_vector(upper, lower, _lanes_of(stay))
-            rows[i + d] = builder.shuffle_vector(upper, lower, _lanes_of(move))
+            rows[i], rows[i + d] = _blocks_exchanged(builder, rows[i], rows[i + d], d)
         d //= 2
     return rows
+
+
+def _blocks_exchanged(builder: Any, upper: Any, lower: Any, d: int) -> tuple[Any, Any]:
+    """Let each second d lanes of the upper row change places with those before in the lower row."""
+    n = upper.type.count
+    stay = [i if not i & d else n + i - d for i in range(n)]
+    move = [i + d if not i & d else n + i for i in range(n)]
+    return (
+        builder.shuffle_vector(upper, lower, _lanes_of(stay)),
+        builder.shuffle_vector(upper, lower, _lanes_of(move)),
+    )
+
+
+@intrinsic
+def sums_of_lanes(typing: Any, array: Any, index: Any, pitch: Any) -> Any:
+    """Return a vector whose lane k is the sum of all lanes of that at array[index + k pitch].
+
+    Halves of vectors are added, then quarters, and so on.
+    """
+    kind = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers, at, step = arguments
+        rows = []
+        for _ in range(kind.lanes):
+            place = _place(context, builder, array, numbers, at, kind)
+            rows.append(builder.load(place, align=array.dtype.bitwidth // 8))
+            at = builder.add(at, step)
+        while len(rows) > 1:
+            d = len(rows) // 2
+            pairs = zip(rows[:d], rows[d:], strict=True)
+            rows = [builder.fadd(*_blocks_exchanged(builder, *pair, d)) for pair in pairs]
+        return rows[0]
+
+    return kind(array, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -424,6 +478,7 @@ def let_others_run(typing: Any) -> Any:
     return types.void(), generate
 
 
+@register_jitable
 def aligned(count: int, like: np.ndarray) -> np.ndarray:
     """Return so many zeros of an array's kind whose first one is at a multiple of 64 bytes."""
     size = like.itemsize

@@ -15,8 +15,8 @@ jerks = pytest.mark.parametrize(
 softenings = pytest.mark.parametrize("softening", [0.0, 0.1])
 # Largest relative error that rounding leaves of some hundred bodies.
 kinds = pytest.mark.parametrize(("kind", "error"), [(np.float64, 1e-13), (np.float32, 5e-6)])
-# A part of a vector, a whole one, and more than are summed in one run.
-numbers = pytest.mark.parametrize("n", [2, 3, 8, 16, 17, gravity.RUN + 9])
+# A part of a vector, whole ones, and some blocks, the last one with a part of a tile.
+numbers = pytest.mark.parametrize("n", [2, 3, 8, 16, 17, 33, 2 * gravity.CHUNK + 9])
 
 
 def random_bodies(n, seed=3):
@@ -155,12 +155,12 @@ def test_turned_bodies_are_pulled_in_the_turned_direction(accelerations, turn, s
 
 @forces
 @kinds
-def test_a_body_is_pulled_the_same_to_the_last_bit_whatever_its_lane(accelerations, kind, error):
-    # Bodies of no mass in front move all others to other lanes, but not their order.
-    position, mass = (array.astype(kind) for array in random_bodies(21))
+def test_a_body_is_pulled_the_same_but_for_rounding_wherever_it_stands(accelerations, kind, error):
+    # Bodies of no mass in front move all others to other lanes, tiles and blocks.
+    position, mass = (array.astype(kind) for array in random_bodies(gravity.CHUNK))
     plain = accelerated(accelerations, position, mass, 0.1)
 
-    for shift in range(1, 17):
+    for shift in [*range(1, 34), gravity.CHUNK]:
         away = np.full((shift, 3), 100, kind)
         moved = accelerated(
             accelerations,
@@ -168,4 +168,37 @@ def test_a_body_is_pulled_the_same_to_the_last_bit_whatever_its_lane(acceleratio
             np.concatenate([np.zeros(shift, kind), mass]),
             0.1,
         )
-        np.testing.assert_array_equal(moved[shift:], plain)
+        off = np.linalg.norm(moved[shift:] - plain, axis=1) / np.linalg.norm(plain, axis=1)
+        assert off.max() < error
+
+
+@forces
+@kinds
+def test_bodies_in_blocks_of_some_chunks_are_pulled_by_all_others(accelerations, kind, error):
+    n = gravity.BLOCKS * gravity.CHUNK + gravity.CHUNK // 2
+    position, mass = (array.astype(kind) for array in random_bodies(n))
+    some = np.random.default_rng(4).choice(n, 100, replace=False)
+    d = position.astype(np.longdouble) - position[some][:, None].astype(np.longdouble)
+    square = (d**2).sum(axis=2) + np.longdouble(kind(0.1)) ** 2
+    expected = ((mass / square**1.5)[:, :, None] * d).sum(axis=1).astype(float)
+
+    result = accelerated(accelerations, position, mass, 0.1)[some]
+
+    off = np.linalg.norm(result - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert off.max() < error
+
+
+@forces
+def test_a_body_alone_is_not_pulled(accelerations):
+    assert not accelerated(accelerations, np.ones((1, 3)), np.ones(1), 0.0).any()
+    assert accelerated(accelerations, np.ones((0, 3)), np.ones(0), 0.0).shape == (0, 3)
+
+
+@forces
+def test_what_pulls_is_pulled_back(accelerations):
+    for n in (2, 40, 3 * gravity.CHUNK + 5):
+        position, mass = random_bodies(n)
+
+        force = mass[:, None] * accelerated(accelerations, position, mass, 0.1)
+
+        np.testing.assert_allclose(force.sum(axis=0), 0, atol=1e-14 * np.abs(force).sum())

@@ -27,11 +27,13 @@ def digests(advance_heat, accelerations, potentials, compose, hermite):
     advance_heat(wide, stencil(wide.shape, (1.0, 1.0), 0.23, 1.0), 11)
     accelerations(position, mass, 0.01, 1.1, acceleration)
     potentials(position, mass, 0.01, 1.1, potential)
+    many, masses, pulls = rng.random((1000, 3)), rng.random(1000), np.empty((1000, 3))
+    accelerations(many, masses, 0.01, 1.1, pulls)  # of more blocks than there are threads
     kept, history = np.array([7]), np.empty((2, 1, 53, 3))
     law, step, histories = forces.Direct(0.01, 1.1), (0.01, integrators.YOSHIDA), (*history,)
     compose(position, velocity, mass, law, *step, kept, *histories)
     hermite(position, velocity, mass, 0.1, 1.1, 0.02, 0.03, kept // 3, *histories)
-    results = (plate, wide, acceleration, potential, position, velocity, history)
+    results = (plate, wide, acceleration, potential, pulls, position, velocity, history)
     return [hashlib.sha256(result.tobytes()).hexdigest() for result in results]
 
 

@@ -16,7 +16,8 @@ NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
 def pulls(threads):
     """Results of the direct sums."""
     rng = np.random.default_rng(5)
-    position, velocity, mass = rng.normal(size=(75, 3)), rng.normal(size=(75, 3)), rng.random(75)
+    n = 300  # in more blocks than one
+    position, velocity, mass = rng.normal(size=(n, 3)), rng.normal(size=(n, 3)), rng.random(n)
     found = {}
     for kind in ["float64"] if threads == "all" else ["float64", "float32"]:
         x, v, m = (array.astype(kind) for array in (position, velocity, mass))
