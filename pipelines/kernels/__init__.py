@@ -13,5 +13,5 @@
 
 Every kernel has a single-thread and a threaded version, which are two functions on purpose: one
 Python function compiled twice would share one entry of numba's disk cache. Both give the same bits
-for any number of threads, because each row or body is computed by one thread, in a fixed order.
+for any number of threads: what is added to what, and in which order, does not depend on them.
 """

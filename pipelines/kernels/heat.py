@@ -28,12 +28,13 @@ from pipelines.kernels.simd import (
 from pipelines.kernels.stencil import Stencil, Stencils
 from pipelines.kernels.wavefront import (
     Pass,
+    Schedule,
     deliver,
     first_column,
     lay_out,
     lay_out_numbers,
     make_layout,
-    make_passes,
+    make_schedule,
     sweep,
     take_in,
 )
@@ -48,8 +49,7 @@ def advance_piece(
     w: np.ndarray,
     layout: np.record,
     stencil: Stencil,
-    steps: np.ndarray,
-    frame: np.ndarray,
+    schedule: Schedule,
     words: np.ndarray,
     piece: int,
     me: int,
@@ -60,13 +60,13 @@ def advance_piece(
     """Take a piece through its next pass, if those around it are so far and nobody is at it.
 
     words holds two atomic words a piece: how many passes it has behind it, and whether somebody is
-    at it. Before the first pass of `steps` comes one that lays the piece out, after the last one
-    another that writes it into the plate.
+    at it. Before the first pass of the schedule comes one that lays the piece out, after the last
+    one another that writes it into the plate.
     """
     strips, bands = layout.strips, layout.bands
     progress, busy = 2 * WORD * piece, 2 * WORD * piece + WORD
     number = read_word(words, progress)
-    if number > steps.size + 1:
+    if number > schedule.ends.size + 1:
         return False
     band, k = piece // strips, piece % strips
     for b in range(band - 1, band + 2):
@@ -78,7 +78,7 @@ def advance_piece(
         return False
     is_mine = read_word(words, progress) == number  # or somebody was quicker
     if is_mine:
-        carry_out(w, layout, stencil, steps, frame, number, piece, me, plate, spare, frames)
+        carry_out(w, layout, stencil, schedule, number, piece, me, plate, spare, frames)
         write_word(words, progress, number + 1)
     write_word(words, busy, 0)
     return is_mine
@@ -89,8 +89,7 @@ def carry_out(
     w: np.ndarray,
     layout: np.record,
     stencil: Stencil,
-    steps: np.ndarray,
-    frame: np.ndarray,
+    schedule: Schedule,
     number: int,
     piece: int,
     me: int,
@@ -99,45 +98,36 @@ def carry_out(
     frames: np.ndarray,
 ) -> None:
     """Carry out pass `number` of a piece: 0 lays it out, the last one writes it into the plate."""
-    band, k, p = piece // layout.strips, piece % layout.strips, number - 1
+    band, k = piece // layout.strips, piece % layout.strips
+    p, passes = number - 1, schedule.ends.size
     first, last = band * layout.rows // layout.bands, (band + 1) * layout.rows // layout.bands
     scratch, is_narrow = layout.scratch + me * layout.scratch_size, layout.margin == 0
+    begun = steps = frame = 0
+    if 0 <= p < passes:
+        begun, frame = schedule.ends[p - 1] if p > 0 else 0, schedule.frames[p]
+        steps = schedule.ends[p] - begun
     origin = target = -1
     if is_narrow:
         size = layout.rows * layout.stride
         origin, target = layout.plates + (1 - number % 2) * size, layout.plates + number % 2 * size
-    task = Pass(k, first, last, steps[p] if 0 <= p < steps.size else 0, origin, target, scratch)
+    task = Pass(k, first, last, begun, steps, frame, origin, target, scratch)
     start, stop = first_column(layout, k), first_column(layout, k + 1)
-    result = plate
     if number == 0:
         lay_out(w, layout, task, stencil)
         if is_narrow:
             for i in range(first, last):
                 take_in(w, layout, task, target + i * layout.stride, start_of(plate), i)
-        if frames.shape[0] and frame[steps.size] == 0:
+        if schedule.kept.size > 0 and schedule.kept[0] == 0:
             copy_piece(frames[0], plate, first, last, start, stop)
-        return
-    if p < steps.size:
-        before = plate if p == 0 else place_of_result(p - 1, frame, plate, spare, frames)
-        result = place_of_result(p, frame, plate, spare, frames)
-        sweep(w, layout, task, start_of(before), start_of(result))
-    if is_narrow and (p == steps.size or (frames.shape[0] and frame[p] >= 0)):
-        row = origin if p == steps.size else target
+    elif p < passes:  # a wide plate goes to and fro
+        before, after = (plate, spare) if p % 2 == 0 else (spare, plate)
+        numbers = start_of(before), start_of(after)
+        sweep(w, layout, task, *numbers, schedule.kept, start_of(frames))
+    elif is_narrow:
         for i in range(first, last):
-            deliver(w, layout, task, row + i * layout.stride, start_of(result), i)
-    elif p == steps.size > 0:
-        done = place_of_result(p - 1, frame, plate, spare, frames)
-        copy_piece(plate, done, first, last, start, stop)
-
-
-@njit(nogil=True, cache=True)
-def place_of_result(
-    p: int, frame: np.ndarray, plate: np.ndarray, spare: np.ndarray, frames: np.ndarray
-) -> np.ndarray:
-    """Return where pass p goes: to its frame, else, of a wide plate, to and fro."""
-    if frames.shape[0] and frame[p] >= 0:
-        return frames[frame[p]]
-    return spare if p % 2 == 0 else plate
+            deliver(w, layout, task, origin + i * layout.stride, start_of(plate), i)
+    elif passes % 2 == 1:
+        copy_piece(plate, spare, first, last, start, stop)
 
 
 @njit(nogil=True, cache=True)
@@ -155,8 +145,7 @@ def labour(
     w: np.ndarray,
     layouts: np.ndarray,
     stencil: Stencil,
-    steps: np.ndarray,
-    frame: np.ndarray,
+    schedule: Schedule,
     words: np.ndarray,
     me: int,
     workers: int,
@@ -178,10 +167,10 @@ def labour(
         is_done, has_moved = True, False
         for piece in range(first, last):
             if advance_piece(
-                numbers, layout, stencil, steps, frame, words, piece, me, plate, spare, frames
+                numbers, layout, stencil, schedule, words, piece, me, plate, spare, frames
             ):
                 has_moved = True
-            if mine <= piece < end and read_word(words, 2 * WORD * piece) <= steps.size + 1:
+            if mine <= piece < end and read_word(words, 2 * WORD * piece) <= schedule.ends.size + 1:
                 is_done = False
         looks = 0 if has_moved else looks + 1
         first, last = mine, end
@@ -196,8 +185,7 @@ def labour_parallel(
     w: np.ndarray,
     layouts: np.ndarray,
     stencil: Stencil,
-    steps: np.ndarray,
-    frame: np.ndarray,
+    schedule: Schedule,
     words: np.ndarray,
     workers: int,
     plate: np.ndarray,
@@ -207,7 +195,7 @@ def labour_parallel(
     """Share the pieces among so many threads."""
     for worker in prange(workers):
         me = np.int64(worker)  # not the unsigned one, for which all would be compiled again
-        labour(w, layouts, stencil, steps, frame, words, me, workers, plate, spare, frames)
+        labour(w, layouts, stencil, schedule, words, me, workers, plate, spare, frames)
 
 
 @njit(nogil=True, cache=True, parallel=True)
@@ -215,8 +203,7 @@ def labour_many(
     room: np.ndarray,
     layouts: np.ndarray,
     stencils: Stencils,
-    steps: np.ndarray,
-    frame: np.ndarray,
+    schedule: Schedule,
     words: np.ndarray,
     drawn: np.ndarray,
     workers: int,
@@ -238,8 +225,7 @@ def labour_many(
                 w,
                 layouts,
                 one,
-                steps,
-                frame,
+                schedule,
                 words[me],
                 first,
                 alone,
@@ -273,6 +259,10 @@ def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
 def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray) -> None:
     """Advance a plate and keep it on the way, on one thread.
 
+    Frames cost what it takes to write them: where each 100th step is kept some hundredths, where
+    each 16th is, a sixth (two threads, benchmarks/RESULTS.md) to four tenths (one), as a thread
+    writes 6 GB/s to memory.
+
     Parameters
     ----------
     plate
@@ -287,9 +277,9 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     layouts = make_layout(plate, stencil, 1)
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
-    steps, frame = make_passes(kept, layout.depth)
+    schedule = make_schedule(kept[-1], layout.depth, kept[: len(frames)])
     lay_out_numbers(w, layout, plate, stencil)
-    labour(w, layouts, stencil, steps, frame, words, 0, 1, plate, spare, frames)
+    labour(w, layouts, stencil, schedule, words, 0, 1, plate, spare, frames)
 
 
 def history_parallel(
@@ -300,9 +290,9 @@ def history_parallel(
     layouts = make_layout(plate, stencil, workers)
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
-    steps, frame = make_passes(kept, layout.depth)
+    schedule = make_schedule(kept[-1], layout.depth, kept[: len(frames)])
     lay_out_numbers(w, layout, plate, stencil)
-    labour_parallel(w, layouts, stencil, steps, frame, words, workers, plate, spare, frames)
+    labour_parallel(w, layouts, stencil, schedule, words, workers, plate, spare, frames)
 
 
 def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
@@ -318,9 +308,9 @@ def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
     room = aligned(workers * layout.length, plates)
     words = np.stack([_words(layout)] * workers)
     spares = np.stack([_spare(layout, plates[0])] * workers)
-    passes = make_passes(np.full(1, steps), layout.depth)
+    schedule = make_schedule(steps, layout.depth, np.empty(0, np.int64))
     drawn, frames = np.zeros(1, np.int64), _no_frames(plates)
-    labour_many(room, layouts, stencils, *passes, words, drawn, workers, plates, spares, frames)
+    labour_many(room, layouts, stencils, schedule, words, drawn, workers, plates, spares, frames)
 
 
 def _no_frames(plate: np.ndarray) -> np.ndarray:

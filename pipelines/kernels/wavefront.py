@@ -102,17 +102,32 @@ LAYOUT = np.dtype(
 )
 
 
+class Schedule(NamedTuple):
+    """How the steps are shared among passes, and when the plate is kept.
+
+    ends are the steps done after each pass, kept those done at each frame, and frames the first
+    frame of each pass: after its first step, or later.
+    """
+
+    ends: np.ndarray
+    frames: np.ndarray
+    kept: np.ndarray
+
+
 class Pass(NamedTuple):
     """A pass over one band of a strip: `steps` steps, of rows first to last - 1.
 
-    origin and target are the first rows of interleaved plates; -1 where rows come from one that is
-    not interleaved, and go to another. scratch is the worker's.
+    begun are the steps done before, frame is the first one to be kept on the way. origin and target
+    are the first rows of interleaved plates; -1 where rows come from one that is not interleaved,
+    and go to another. scratch is the worker's.
     """
 
     strip: int
     first: int
     last: int
+    begun: int
     steps: int
+    frame: int
     origin: int
     target: int
     scratch: int
@@ -279,7 +294,8 @@ def deliver(
     """Write row i of a strip, without its margins, into a plate, given as 1-D."""
     start = first_column(layout, task.strip)
     count = first_column(layout, task.strip + 1) - start
-    unpack(w, row, layout.vectors, layout.margin, result, i * layout.columns + start, count)
+    room = task.scratch + (layout.ring + 1) * layout.stride
+    unpack(w, row, layout.vectors, layout.margin, result, i * layout.columns + start, count, room)
 
 
 @njit(nogil=True, cache=True)
@@ -446,11 +462,18 @@ def faces_of(layout: np.record, task: Pass, i: int) -> tuple[int, int, int]:
 
 @njit(nogil=True, cache=True)
 def sweep(
-    w: np.ndarray, layout: np.record, task: Pass, plate: np.ndarray, result: np.ndarray
+    w: np.ndarray,
+    layout: np.record,
+    task: Pass,
+    plate: np.ndarray,
+    result: np.ndarray,
+    kept: np.ndarray,
+    frames: np.ndarray,
 ) -> None:
     """Carry out a pass, so many rows at a time: all steps of these, each a row behind the last.
 
-    plate and result, given as 1-D, are where rows come from and go to if they are not interleaved.
+    plate and result, given as 1-D, are where rows come from and go to if they are not interleaved;
+    rows of frames, given as 1-D, are written as soon as they are so far.
     """
     rows, steps, tile = layout.rows, task.steps, layout.tile
     lowest, highest = 0, rows
@@ -464,6 +487,7 @@ def sweep(
         if is_wide:
             for r in range(t, min(t + tile, last)):
                 take_in(w, layout, task, row_at(layout, task, turn, 0, r), plate, within(r, rows))
+        frame = task.frame
         for s in range(1, steps + 1):
             margin = steps - s
             begin = max(t - s, task.first - margin, lowest)
@@ -472,23 +496,36 @@ def sweep(
             if is_wide and s <= tile:
                 foresee(w, layout, task, plate, t + tile + s - 1)
                 foresee(w, layout, task, result, t - steps + tile + s - 1)
+            if frame < kept.size and kept[frame] == task.begun + s:
+                deliver_rows(w, layout, task, turn, s, t, frames, frame)
+                frame += 1
         if is_wide:
-            for r in range(max(t - steps, task.first), min(t - steps + tile, task.last)):
-                deliver(w, layout, task, row_at(layout, task, turn, steps, r), result, r)
+            deliver_rows(w, layout, task, turn, steps, t, result, 0)
 
 
-def make_passes(kept: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps of each pass, at most `depth`, and the frame that each one ends at.
+@njit(nogil=True, cache=True)
+def deliver_rows(
+    w: np.ndarray,
+    layout: np.record,
+    task: Pass,
+    turn: int,
+    s: int,
+    t: int,
+    plates: np.ndarray,
+    which: int,
+) -> None:
+    """Write what a tile has after s steps, margins not counted, into one of the plates."""
+    for r in range(max(t - s, task.first), min(t - s + layout.tile, task.last)):
+        row = row_at(layout, task, turn, s, r)
+        deliver(w, layout, task, row, plates, which * layout.rows + r)
 
-    kept are the frames' instants, in steps. A frame of -1 is none. Of the frames there is one more
-    than passes: the last one is 0 if frame 0 is the plate at the start, else -1.
+
+def make_schedule(steps: int, depth: int, kept: np.ndarray) -> Schedule:
+    """Share steps among passes of nearly the same length, at most `depth`.
+
+    kept are the instants of the frames, in steps, rising strictly; one at 0 belongs to no pass.
     """
-    intervals = np.diff(kept, prepend=0)
-    counts = -(-intervals // depth)  # passes of each interval
-    ends = np.cumsum(counts)
-    frame = np.full(ends[-1] + 1, -1, np.int64)
-    frame[ends - 1] = np.arange(kept.size)  # of one at 0 steps: the last of all
-    which = np.repeat(np.arange(kept.size), counts)
-    place = np.arange(ends[-1]) - (ends - counts)[which]
-    least, more = intervals // np.maximum(counts, 1), intervals % np.maximum(counts, 1)
-    return least[which] + (place < more[which]), frame
+    passes = -(-steps // depth)
+    ends = np.arange(1, passes + 1) * steps // max(passes, 1)
+    begun = np.concatenate([np.zeros(1, np.int64), ends])[:passes]
+    return Schedule(ends, np.searchsorted(kept, begun, side="right"), kept)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numba.core.errors import TypingError
 from random_plates import SPACING, Case, case, cases, updated
 
 from pipelines.kernels import heat
@@ -95,6 +96,33 @@ def test_all_variants_give_the_same_bits(shape, kind):
     np.testing.assert_array_equal(frames[1], advanced(heat.advance, one.plate, one.stencil, 3))
 
 
+@pytest.mark.parametrize("history", [heat.history, heat.history_parallel])
+@pytest.mark.parametrize("shape", [(3, 3), (70, 30), (200, WIDE)], ids=str)
+@pytest.mark.parametrize("edges", [[periodic()] * 4, [held(), insulated(), held(), heated(1.0)]])
+def test_a_plate_is_kept_at_any_instants_on_its_way(history, shape, edges):
+    one = case("kept", shape, edges, 0.3)
+    plate, kept = one.plate.copy(), np.array([0, 1, 2, 3, 7, 31, 32, 33, 90, 91])
+    frames = np.full((kept.size, *shape), np.nan)
+
+    history(plate, one.stencil, kept, frames)
+
+    np.testing.assert_array_equal(frames[-1], plate)
+    expected, done = one.plate.copy(), 0
+    for frame, instant in zip(frames, kept, strict=True):
+        heat.advance(expected, one.stencil, int(instant) - done)
+        done = int(instant)
+        np.testing.assert_array_equal(frame, expected)
+
+
+def test_frames_that_are_strided_or_of_another_kind_are_refused():
+    plate, kept = np.ones((6, 9)), np.array([2, 4])
+
+    for frames in (np.ones((4, 6, 9))[::2], np.ones((2, 6, 9), np.float32)):
+        with pytest.raises(TypingError, match=r"contiguous|of its kind"):
+            heat.history(plate, square(0.2), kept, frames)
+        assert (frames == 1).all()
+
+
 @pytest.mark.parametrize("shape", [(80, 30), (200, WIDE)], ids=str)
 def test_pieces_of_threads_that_never_come_are_done_by_those_that_are_there(monkeypatch, shape):
     one = case("alone", shape, (held(), insulated(), periodic(), periodic()), 0.3)
@@ -108,6 +136,11 @@ def test_pieces_of_threads_that_never_come_are_done_by_those_that_are_there(monk
         numba.set_num_threads(before)
 
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_updates_of_one_precision_are_of_one_type_so_that_kernels_are_compiled_once(dtype):
+    assert len({numba.typeof(one.stencil) for one in cases(dtype)}) == 1
 
 
 def test_many_plates_are_advanced_each_by_its_own_update():
@@ -126,6 +159,21 @@ def test_no_plates_are_advanced_to_no_plates():
     heat.advance_many(none, stacked([square(0.2)]), 3)
 
     assert none.shape == (0, 6, 9)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (stencil((6, 9), (1.0, 1.0), 0.2, 1.0, 1.0, [insulated()] * 4), "edges of kinds"),
+        (stencil((6, 8), (1.0, 1.0), 0.2, 1.0), r"gain_y of shapes \(2, 8\) and \(2, 9\)"),
+        (stencil((6, 9), (1.0, 1.0), 0.2, np.full((6, 9), 0.5)), r"north of shapes \(6, 9\)"),
+    ],
+)
+def test_plates_whose_updates_differ_in_kind_are_not_stacked(other, told):
+    first = stencil((6, 9), (1.0, 1.0), 0.2, 1.0)
+
+    with pytest.raises(ValueError, match=told + r".*take (one|the same) for all"):
+        stacked([first, first, other])
 
 
 @both_versions
