@@ -277,7 +277,8 @@ def grow(mass: np.ndarray, theta: float, tree: Tree, first: int, last: int) -> i
 @njit(nogil=True, cache=True)
 def build(mass: np.ndarray, theta: float, tree: Tree) -> int:
     """Make a tree of some bodies, at least one; return its topmost node. On one thread."""
-    root: int = grow(mass, theta, tree, 0, len(tree.x) // BLOCK)
+    first = np.int64(0)  # not the literal, for which it would be compiled once more
+    root: int = grow(mass, theta, tree, first, len(tree.x) // BLOCK)
     return root
 
 

@@ -39,7 +39,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from pipelines.kernels.simd import fma, lanes, load, splat, store, transpose
+from pipelines.kernels.simd import fma, lanes, load, splat, start_of, store, transpose
 from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 
 
@@ -84,7 +84,7 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
                 smooth_columns(plate, columns, strip, change, room)
         done = kept[k]
         if len(frames):
-            frames[k] = plate
+            keep(plate, k, frames)
 
 
 @njit(nogil=True, cache=True)
@@ -100,7 +100,7 @@ def history_parallel(
             smooth_all_columns(plate, columns, change)
         done = kept[k]
         if len(frames):
-            frames[k] = plate
+            keep(plate, k, frames)
 
 
 def advance(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
@@ -113,12 +113,21 @@ def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
     history_parallel(plate, stencil, np.full(1, steps), np.empty((0, *plate.shape), plate.dtype))
 
 
+@njit(nogil=True, cache=True)
+def keep(plate: np.ndarray, frame: int, frames: np.ndarray) -> None:
+    """Write a plate into a frame: `frames[frame] = plate` compiles for seconds longer."""
+    for i in range(plate.shape[0]):
+        for j in range(plate.shape[1]):
+            frames[frame, i, j] = plate[i, j]
+
+
 # Each loop over threads in a function of its own: numba takes no named tuple into one otherwise.
 @njit(nogil=True, cache=True, parallel=True)
 def smooth_all_rows(plate: np.ndarray, stencil: Stencil, rows: Lines, change: np.ndarray) -> None:
     """Do `smooth_rows` for all strips, shared among threads."""
     for strip in prange(strips_of(plate, 0)):
-        smooth_rows(plate, stencil, rows, strip, change, room_for(plate))
+        at = np.int64(strip)  # not the unsigned one, for which all would be compiled again
+        smooth_rows(plate, stencil, rows, at, change, room_for(plate))
 
 
 @njit(nogil=True, cache=True, parallel=True)
@@ -126,7 +135,7 @@ def smooth_all_columns(plate: np.ndarray, columns: Lines, change: np.ndarray) ->
     """Do `smooth_columns` for all strips, shared among threads."""
     group = side_by_side(plate)
     for part in prange(-(-strips_of(plate, 1) // group)):
-        smooth_columns(plate, columns, part * group, change, room_for(plate))
+        smooth_columns(plate, columns, np.int64(part) * group, change, room_for(plate))
 
 
 @njit(nogil=True, cache=True)
@@ -148,8 +157,9 @@ def prepared(plate: np.ndarray, stencil: Stencil) -> tuple[Lines, Lines, np.ndar
     """Return the factors of rows and of columns, and room for the change, in whole vectors."""
     ny, nx = plate.shape
     bottom, top, left, right = stencil.edges
-    rows = factored(nx, stencil.mixing_x, stencil.east.T, left, right, stencil.loss_x)
-    columns = factored(ny, stencil.mixing_y, stencil.north, bottom, top, stencil.loss_y)
+    y, x = np.int64(0), np.int64(1)  # not the literals, for each of which it would be compiled
+    rows = factored(x, nx, stencil.mixing_x, stencil.east, left, right, stencil.loss_x)
+    columns = factored(y, ny, stencil.mixing_y, stencil.north, bottom, top, stencil.loss_y)
     lane = lanes(plate)
     change = np.zeros(strips_of(plate, 0) * strips_of(plate, 1) * lane * lane, plate.dtype)
     return rows, columns, change
@@ -165,16 +175,15 @@ def room_for(plate: np.ndarray) -> np.ndarray:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def factored(
-    nodes: int, mixing: float, faces: np.ndarray, first: int, last: int, loss: np.ndarray
+    axis: int, nodes: int, mixing: float, faces: np.ndarray, first: int, last: int, loss: np.ndarray
 ) -> Lines:
-    """Return 1 - L/2, factored, of all lines in one direction.
+    """Return 1 - L/2, factored, of all lines along an axis.
 
-    faces is (node, line), or empty where all are `mixing`; loss is (2, line): at the first and the
-    last node, where the edges are of the kinds `first` and `last`.
+    faces is (y, x), or empty where all are `mixing`; loss is (2, line): at the first and the last
+    node, where the edges are of the kinds `first` and `last`.
     """
     lane, count = lanes(loss), loss.shape[1]
-    alike = faces.size == 0 and (loss[0] == loss[0, 0]).all() and (loss[1] == loss[1, 0]).all()
-    strips = 1 if alike else -(-count // lane)
+    strips = 1 if faces.size == 0 and are_alike(loss) else -(-count // lane)
     ratio = np.zeros(strips * nodes * lane, loss.dtype)
     pivot = np.zeros(strips * nodes * lane, loss.dtype)
     bridge = np.zeros(ratio.size if first == PERIODIC else 0, loss.dtype)
@@ -183,7 +192,10 @@ def factored(
     for line in range(strips * lane):
         which = min(line, count - 1)  # the lanes that are over repeat the last line
         for j in range(nodes):
-            half[j] = 0.5 * (mixing if faces.size == 0 else faces[j, which])
+            face = mixing
+            if faces.size > 0:
+                face = faces[which, j] if axis else faces[j, which]
+            half[j] = 0.5 * face
         for j in range(1, nodes - 1):
             diagonal[j] = 1 + half[j - 1] + half[j]
         joint = half[nodes - 1]
@@ -199,7 +211,8 @@ def factored(
         for j in range(nodes):
             ratio[place + j * lane], pivot[place + j * lane] = share[j], inverse[j]
         if first == PERIODIC:
-            answer[:] = 0
+            for j in range(nodes):
+                answer[j] = 0
             answer[0], answer[nodes - 1] = 1, -1
             for j in range(1, nodes):
                 answer[j] += share[j - 1] * answer[j - 1]
@@ -210,6 +223,16 @@ def factored(
             for j in range(nodes):
                 bridge[place + j * lane] = joint * answer[j]
     return Lines(nodes, weight(first), weight(last), ratio, pivot, bridge)
+
+
+@njit(nogil=True, cache=True)
+def are_alike(loss: np.ndarray) -> bool:
+    """Return whether the edges (2, line) are the same for all lines."""
+    for which in range(2):
+        for line in range(loss.shape[1]):
+            if loss[which, line] != loss[which, 0]:
+                return False
+    return True
 
 
 @njit(nogil=True, cache=True)
@@ -281,7 +304,7 @@ def smooth_columns(
     """Add (1 - Ly/2)^-1 change to some strips of columns of the plate, from one strip on."""
     lane, (ny, nx) = lanes(plate), plate.shape
     pitch = strips_of(plate, 1) * lane
-    temperature = plate.reshape(-1)
+    temperature = start_of(plate)
     count = min(side_by_side(plate), strips_of(plate, 1) - strip)
     for i in range(ny):
         for k in range(count):
@@ -308,7 +331,8 @@ def explicit_changes(plate: np.ndarray, stencil: Stencil, strip: int, out: np.nd
     for i in range(strip * lane, min(strip * lane + lane, ny)):
         at = (i - strip * lane) * pitch
         if (i == 0 and bottom == FIXED) or (i == ny - 1 and top == FIXED):
-            out[at : at + nx] = 0
+            for j in range(nx):
+                out[at + j] = 0
             continue
         below, above, south = i - 1, i + 1, i - 1  # `south` is the row of the faces below
         if i == 0:
@@ -341,7 +365,7 @@ def changes_of_row(
     """Write Lx T + Ly T + f of row i, but the ghosts below and above, into out[at:]."""
     lane, nx = lanes(plate), plate.shape[1]
     north, east, source = stencil.north, stencil.east, stencil.source
-    temperature, flat_north, flat_east = plate.reshape(-1), north.reshape(-1), east.reshape(-1)
+    temperature, flat_north, flat_east = start_of(plate), start_of(north), start_of(east)
     mixing_y, mixing_x = plate.dtype.type(stencil.mixing_y), plate.dtype.type(stencil.mixing_x)
     is_uniform = north.size == 0
     y, x = splat(plate, mixing_y), splat(plate, mixing_x)

@@ -130,7 +130,8 @@ def nearest(position: np.ndarray, k: int, out_index: np.ndarray) -> None:
         return
     tree = sow(position)
     root = build(np.ones(n), 1.0, tree)
-    search(tree, root, 0, n, found)
+    first = np.int64(0)  # not the literal, for which it would be compiled once more
+    search(tree, root, first, n, found)
 
 
 @njit(nogil=True, cache=True, parallel=True)
@@ -230,4 +231,5 @@ def accelerations_parallel(
     else:
         tree = sow(position)
         root = build_parallel(np.ones(n), 1.0, tree)
-        pull_parallel(tree, root, position, mass, softening, g, index, out)
+        found = index[:, :k]  # all of it, but of the kind that `search` is compiled for already
+        pull_parallel(tree, root, position, mass, softening, g, found, out)

@@ -175,7 +175,8 @@ def stencil(
         mixing_x=float(k * unit_x) if is_uniform else 0.0,
         north=none if is_uniform else np.ascontiguousarray(north_k * unit_y, dtype),
         east=none if is_uniform else np.ascontiguousarray(east_k * unit_x, dtype),
-        source=np.ascontiguousarray(heating, dtype) if has_source else none,
+        # A copy: what is broadcast cannot be written to, for which kernels would be compiled anew.
+        source=np.array(heating, dtype, order="C") if has_source else none,
         edges=np.array([edge.kind for edge in edges], np.int64),
         gain_y=gain_y.astype(dtype),
         loss_y=loss_y.astype(dtype),

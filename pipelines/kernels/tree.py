@@ -138,7 +138,8 @@ def walk(tree: Tree, root: int, group: int, lists: Lists) -> tuple[int, int]:
             halves[opened], halves[opened + 1] = child[node, 0], child[node, 1]
             opened += 2 * (others & (node < blocks))
         nodes, halves, count = halves, nodes, opened
-    found = add_blocks(tree, group, lists.blocks, 0)
+    none = np.int64(0)  # not the literal, for which it would be compiled once more
+    found = add_blocks(tree, group, lists.blocks, none)
     for i in range(leaves):
         found = add_blocks(tree, lists.leaves[i], lists.blocks, found)
     return lumps, found
