@@ -70,24 +70,6 @@ def hold_long() -> None:
     ctypes.PyDLL(None).usleep(120_000_000)
 
 
-def release_long() -> None:
-    """Compute for two minutes in a kernel that releases the GIL."""
-    import numba
-
-    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-    def count(steps: int) -> float:
-        total = 0.0
-        for i in range(steps):
-            total += np.sqrt(i)
-        return total
-
-    count(1)  # compiles
-    start = time.monotonic()
-    count(10**8)
-    steps = 10**8 * 110 / (time.monotonic() - start)
-    count(int(steps))
-
-
 def leave() -> None:
     """Say something, and be gone."""
     print("the mesh is inside out", flush=True)
@@ -131,7 +113,6 @@ DEEDS = {
     "doze": lambda: time.sleep(1.0),
     "hold": hold_the_gil,
     "hold long": hold_long,
-    "release long": release_long,
     "eat": eat,
     "spawn": spawn,
     "crash": crash,
