@@ -348,40 +348,6 @@ def test_one_rank_is_refused(run: Run, studies: Path) -> None:
     assert [line for line in told(done) if "needs two ranks at least" in line] == told(done) != []
 
 
-BAD_PLACE = """
-import os
-if "PMI_RANK" not in os.environ and os.environ.get("IS_BAD"):  # a worker's, no rank's
-    os.write(2, b"no room today")
-    os._exit(7)
-"""
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("where", ["everywhere", "on the last rank"])
-def test_a_machine_where_no_worker_starts_is_left_out(
-    where: str, start: Start, studies: Path, tmp_path: Path, mpiexec: str
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(BAD_PLACE)
-    words = [*SWEEP, "run", studies / "throw.py", "s.zarr", "speed=10,20", "--on", "mpi"]
-    path = {"PYTHONPATH": str(tmp_path)}
-    if where == "everywhere":
-        process = start(*words, IS_BAD="1", **path)
-    else:
-        other = [":", "-n", "1", "-env", "IS_BAD", "1", sys.executable, *words]
-        process = start(*words, *other, ranks=RANKS - 1, **path)
-
-    output, errors = process.communicate(timeout=PATIENCE)
-
-    assert re.search(r"sweep: rank 2 on \S+ takes no calls any more", errors)
-    assert "no room today" in errors
-    if where == "everywhere":
-        assert process.returncode == INCOMPLETE
-        assert "No rank takes calls any more" in errors
-    else:
-        assert process.returncode == ALL_DONE, errors
-        assert "8 of 8 points done" in output
-
-
 WAITING = '''"""Points that note that they began, and wait until they are let go."""
 
 import time
@@ -403,6 +369,48 @@ def wait(number: int) -> Annotated[float, Var(())]:
 
 pipeline = Pipeline(wait, axes=[Axis("number", range(60))])
 '''
+
+
+BAD_PLACE = """
+import os
+if "PMI_RANK" not in os.environ and os.environ.get("IS_BAD"):  # a worker's, no rank's
+    os.write(2, b"no room today")
+    os._exit(7)
+"""
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("where", ["everywhere", "on the last rank"])
+def test_a_machine_where_no_worker_starts_is_left_out(
+    where: str, start: Start, tmp_path: Path, mpiexec: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BAD_PLACE)
+    (tmp_path / "waiting.py").write_text(WAITING)
+    words = [*SWEEP, "run", "waiting.py", "s.zarr", "number=0..7", "--on", "mpi"]
+    path = {"PYTHONPATH": str(tmp_path)}
+    if where == "everywhere":
+        process = start(*words, IS_BAD="1", **path)
+    else:
+        other = [":", "-n", "1", "-env", "IS_BAD", "1", sys.executable, *words]
+        process = start(*words, *other, ranks=RANKS - 1, **path)
+
+    assert process.stderr and process.stdout
+    errors = ""
+    for line in process.stderr:
+        errors += line
+        if "rank 2" in line:  # the other rank waits for this
+            (tmp_path / "go").touch()
+    output = process.stdout.read()
+    process.wait(PATIENCE)
+
+    assert re.search(r"sweep: rank 2 on \S+ takes no calls any more", errors)
+    assert "no room today" in errors
+    if where == "everywhere":
+        assert process.returncode == INCOMPLETE
+        assert "No rank takes calls any more" in errors
+    else:
+        assert process.returncode == ALL_DONE, errors
+        assert "8 of 8 points done" in output
 
 
 @contextmanager
