@@ -125,9 +125,7 @@ def carry_out(
         sweep(w, layout, task, *numbers, schedule.kept, start_of(frames))
     elif is_narrow:
         for i in range(first, last):
-            deliver(w, layout, task, origin + i * layout.stride, start_of(plate), i)
-    elif passes % 2 == 1:
-        copy_piece(plate, spare, first, last, start, stop)
+            deliver(w, layout, task, origin + i * layout.stride, start_of(plate), i, False)
 
 
 @njit(nogil=True, cache=True)
@@ -274,10 +272,10 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     frames
         (frame, y, x), of the plate's kind: filled with what it is then.
     """
-    layouts = make_layout(plate, stencil, 1)
+    layouts = make_layout(plate, stencil, kept[-1], 1)
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
-    schedule = make_schedule(kept[-1], layout.depth, kept[: len(frames)])
+    schedule = make_schedule(kept[-1], layout, kept[: len(frames)])
     lay_out_numbers(w, layout, plate, stencil)
     labour(w, layouts, stencil, schedule, words, 0, 1, plate, spare, frames)
 
@@ -287,10 +285,10 @@ def history_parallel(
 ) -> None:
     """Advance a plate and keep it on the way, on as many threads as numba may use here."""
     workers = numba.get_num_threads()
-    layouts = make_layout(plate, stencil, workers)
+    layouts = make_layout(plate, stencil, kept[-1], workers)
     layout = layouts[0]
     w, words, spare = aligned(layout.length, plate), _words(layout), _spare(layout, plate)
-    schedule = make_schedule(kept[-1], layout.depth, kept[: len(frames)])
+    schedule = make_schedule(kept[-1], layout, kept[: len(frames)])
     lay_out_numbers(w, layout, plate, stencil)
     labour_parallel(w, layouts, stencil, schedule, words, workers, plate, spare, frames)
 
@@ -303,12 +301,12 @@ def advance_many(plates: np.ndarray, stencils: Stencils, steps: int) -> None:
     if not len(plates):
         return
     workers = min(numba.get_num_threads(), len(plates))
-    layouts = make_layout(plates[0], one_of(stencils, 0), 1)
+    layouts = make_layout(plates[0], one_of(stencils, 0), steps, 1)
     layout = layouts[0]
     room = aligned(workers * layout.length, plates)
     words = np.stack([_words(layout)] * workers)
     spares = np.stack([_spare(layout, plates[0])] * workers)
-    schedule = make_schedule(steps, layout.depth, np.empty(0, np.int64))
+    schedule = make_schedule(steps, layout, np.empty(0, np.int64))
     drawn, frames = np.zeros(1, np.int64), _no_frames(plates)
     labour_many(room, layouts, stencils, schedule, words, drawn, workers, plates, spares, frames)
 

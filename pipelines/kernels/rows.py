@@ -14,11 +14,13 @@ import numpy as np
 from numba import njit
 
 from pipelines.kernels.simd import (
+    before_aligned,
     from_left,
     from_right,
     lanes,
     load,
     store,
+    store_past_caches,
     transpose,
 )
 
@@ -107,10 +109,12 @@ def unpack(
     first: int,
     count: int,
     room: int,
+    for_later: bool,
 ) -> None:
     """Write a row's numbers, from number `skip` on, to numbers[first : first + count], 1-D.
 
-    At w[room] is room for a row: a table that is not in the cache is written in its order.
+    At w[room] is room for a row: a table that is not in the cache is written in its order. What is
+    for later does not get into the caches; others see it after a `simd.fence`.
     """
     n = lanes(w)
     if vectors >= n:
@@ -120,7 +124,15 @@ def unpack(
     else:
         for e in range(vectors * n):
             w[room + e] = w[row + e % vectors * n + e // vectors]
-    for e in range(0, count - n + 1, n):
-        store(numbers, first + e, load(w, room + skip + e))
-    for e in range(count // n * n, count):
+    begin = min(before_aligned(numbers, first), count) if for_later else 0
+    end = begin + (count - begin) // n * n
+    for e in range(begin):
+        numbers[first + e] = w[room + skip + e]
+    if for_later:
+        for e in range(begin, end, n):
+            store_past_caches(numbers, first + e, load(w, room + skip + e))
+    else:
+        for e in range(begin, end, n):
+            store(numbers, first + e, load(w, room + skip + e))
+    for e in range(end, count):
         numbers[first + e] = w[room + skip + e]

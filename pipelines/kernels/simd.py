@@ -132,6 +132,50 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def before_aligned(typing: Any, array: Any, index: Any) -> Any:
+    """Return how many numbers there are from array[index] to the next multiple of 64 bytes."""
+    size = array.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = _start(context, builder, array, arguments[0])
+        address = builder.ptrtoint(builder.gep(start, [arguments[1]]), arguments[1].type)
+        missing = builder.and_(builder.neg(address), ir.Constant(address.type, BYTES - 1))
+        return builder.udiv(missing, ir.Constant(address.type, size))
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def store_past_caches(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write a vector into an array of its kind at an index whose address is a multiple of 64 bytes.
+
+    Memory is not read before, which a store into the caches does, and the caches keep what they
+    have. Other threads see it after a `fence` of this one.
+    """
+    _require_one_kind(array, vector)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, array, arguments[0], arguments[1], vector)
+        written = builder.store(arguments[2], place, align=BYTES)
+        one = builder.module.add_metadata([ir.Constant(_INDEX, 1)])
+        written.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def fence(typing: Any) -> Any:
+    """Let others see all that was written before, by whatever store, before what follows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Begin to bring array[index] into the first-level cache; the place may be anywhere."""
 

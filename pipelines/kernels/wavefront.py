@@ -35,6 +35,7 @@ from pipelines.kernels.conduction import (
 from pipelines.kernels.rows import pack, place, twin, unpack
 from pipelines.kernels.simd import (
     BYTES,
+    fence,
     from_left,
     from_right,
     lanes,
@@ -50,8 +51,9 @@ NARROW = 256  # vectors of a row that is interleaved as a whole, at most
 FIRST_LEVEL, SECOND_LEVEL = 32 * 1024, 1536 * 1024  # bytes that rows at work take there
 FEWEST_ROWS, MOST_ROWS = 4, 16  # of a tile
 FEWEST_STEPS, MOST_STEPS = 4, 32  # in one pass over a narrow plate
-DEPTH = 48  # steps in one pass over a wide plate
+DEPTH = 50  # steps in one pass over a wide plate, at most
 STRIP = 64  # vectors of a strip, its margins not counted
+LARGE = 64 * 2**20  # bytes of a plate that no cache holds
 
 
 def _integers(*names: str) -> list[tuple[str, type[np.int64]]]:
@@ -78,6 +80,7 @@ END = np.dtype(
 #   depth: steps in one pass, at most
 #   bottom, top: kinds of these edges
 #   wraps: whether left and right are periodic
+#   is_large: whether what a pass writes is out of the caches when the next one reads it
 #   varies, heats: whether faces differ, and whether there is a source
 #   left, right: ends of the rows
 #   mixing: what `conduct_uniform` takes
@@ -92,7 +95,7 @@ LAYOUT = np.dtype(
         np.record,
         [
             *_integers("rows", "columns", "strips", "bands", "vectors", "stride", "margin"),
-            *_integers("depth", "bottom", "top", "wraps", "varies", "heats"),
+            *_integers("depth", "bottom", "top", "wraps", "is_large", "varies", "heats"),
             ("left", END),
             ("right", END),
             *_integers("mixing", "north", "east", "source", "gains", "plates"),
@@ -133,8 +136,8 @@ class Pass(NamedTuple):
     scratch: int
 
 
-def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray:
-    """Return where things will stand: an array of one LAYOUT."""
+def make_layout(plate: np.ndarray, stencil: Stencil, steps: int, workers: int) -> np.ndarray:
+    """Return where things will stand for so many steps: an array of one LAYOUT."""
     rows, columns = plate.shape
     n = BYTES // plate.itemsize
     is_narrow = columns <= NARROW * n
@@ -146,7 +149,8 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
         depth = min(depth, rows)
         bands = max(1, min(workers, rows // (2 * depth)))
     else:
-        depth = margin = min(DEPTH, rows)
+        there_and_back = max(1, -(-steps // (2 * min(DEPTH, rows))))
+        depth = margin = max(1, -(-steps // (2 * there_and_back)))
         strips = -(-columns // (STRIP * n))
         bands = max(1, min(4 * workers // strips, rows // (4 * depth)))
     vectors = max(2, -(-(-(-columns // strips) + 2 * margin) // n))
@@ -183,8 +187,9 @@ def make_layout(plate: np.ndarray, stencil: Stencil, workers: int) -> np.ndarray
     numbers = {
         "rows": rows, "columns": columns, "strips": strips, "bands": bands, "vectors": vectors,
         "stride": stride, "margin": margin, "depth": depth, "bottom": bottom, "top": top,
-        "wraps": left == PERIODIC, "varies": stencil.east.size > 0,
-        "heats": stencil.source.size > 0, "left": at_left, "right": at_right,
+        "wraps": left == PERIODIC, "is_large": not is_narrow and plate.nbytes >= LARGE,
+        "varies": stencil.east.size > 0, "heats": stencil.source.size > 0,
+        "left": at_left, "right": at_right,
         "tile": tile, "ring": ring, "scratch_size": (ring + 2) * stride, "length": ends[-1],
         **starts,
     }  # fmt: skip
@@ -289,13 +294,23 @@ def foresee(w: np.ndarray, layout: np.record, task: Pass, numbers: np.ndarray, r
 
 @njit(nogil=True, cache=True)
 def deliver(
-    w: np.ndarray, layout: np.record, task: Pass, row: int, result: np.ndarray, i: int
+    w: np.ndarray,
+    layout: np.record,
+    task: Pass,
+    row: int,
+    result: np.ndarray,
+    i: int,
+    for_later: bool,
 ) -> None:
-    """Write row i of a strip, without its margins, into a plate, given as 1-D."""
+    """Write row i of a strip, without its margins, into a plate, given as 1-D.
+
+    What is for later does not get into the caches: a frame, or a large plate.
+    """
     start = first_column(layout, task.strip)
     count = first_column(layout, task.strip + 1) - start
     room = task.scratch + (layout.ring + 1) * layout.stride
-    unpack(w, row, layout.vectors, layout.margin, result, i * layout.columns + start, count, room)
+    to = i * layout.columns + start
+    unpack(w, row, layout.vectors, layout.margin, result, to, count, room, for_later)
 
 
 @njit(nogil=True, cache=True)
@@ -495,12 +510,15 @@ def sweep(
             update_rows(w, layout, task, turn, s, begin, end)
             if is_wide and s <= tile:
                 foresee(w, layout, task, plate, t + tile + s - 1)
-                foresee(w, layout, task, result, t - steps + tile + s - 1)
+                if not layout.is_large:
+                    foresee(w, layout, task, result, t - steps + tile + s - 1)
             if frame < kept.size and kept[frame] == task.begun + s:
-                deliver_rows(w, layout, task, turn, s, t, frames, frame)
+                deliver_rows(w, layout, task, turn, s, t, frames, frame, True)
                 frame += 1
         if is_wide:
-            deliver_rows(w, layout, task, turn, steps, t, result, 0)
+            deliver_rows(w, layout, task, turn, steps, t, result, 0, layout.is_large)
+    if layout.is_large or task.frame < kept.size:
+        fence()
 
 
 @njit(nogil=True, cache=True)
@@ -513,19 +531,22 @@ def deliver_rows(
     t: int,
     plates: np.ndarray,
     which: int,
+    for_later: bool,
 ) -> None:
     """Write what a tile has after s steps, margins not counted, into one of the plates."""
     for r in range(max(t - s, task.first), min(t - s + layout.tile, task.last)):
         row = row_at(layout, task, turn, s, r)
-        deliver(w, layout, task, row, plates, which * layout.rows + r)
+        deliver(w, layout, task, row, plates, which * layout.rows + r, for_later)
 
 
-def make_schedule(steps: int, depth: int, kept: np.ndarray) -> Schedule:
-    """Share steps among passes of nearly the same length, at most `depth`.
+def make_schedule(steps: int, layout: np.record, kept: np.ndarray) -> Schedule:
+    """Share steps among passes of nearly the same length, an even number if the plate is wide.
 
     kept are the instants of the frames, in steps, rising strictly; one at 0 belongs to no pass.
     """
-    passes = -(-steps // depth)
+    passes = -(-steps // layout.depth)
+    if layout.margin:
+        passes += passes % 2  # there and back, between the plate and a spare one
     ends = np.arange(1, passes + 1) * steps // max(passes, 1)
     begun = np.concatenate([np.zeros(1, np.int64), ends])[:passes]
     return Schedule(ends, np.searchsorted(kept, begun, side="right"), kept)

@@ -394,7 +394,8 @@ def test_a_machine_where_no_worker_starts_is_left_out(
         other = [":", "-n", "1", "-env", "IS_BAD", "1", sys.executable, *words]
         process = start(*words, *other, ranks=RANKS - 1, **path)
 
-    assert process.stderr and process.stdout
+    assert process.stderr
+    assert process.stdout
     errors = ""
     for line in process.stderr:
         errors += line

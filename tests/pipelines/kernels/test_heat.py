@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numba.core.errors import TypingError
 from random_plates import SPACING, Case, case, cases, updated
 
-from pipelines.kernels import heat
+from pipelines.kernels import heat, wavefront
 from pipelines.kernels.stencil import (
     convective,
     heated,
@@ -112,6 +112,22 @@ def test_a_plate_is_kept_at_any_instants_on_its_way(history, shape, edges):
         heat.advance(expected, one.stencil, int(instant) - done)
         done = int(instant)
         np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("history", [heat.history, heat.history_parallel])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_wide_plate_goes_there_and_back_however_many_steps(history, is_large, monkeypatch):
+    monkeypatch.setattr(wavefront, "LARGE", 0 if is_large else np.inf)
+    one = case("to and fro", (110, WIDE), (held(), heated(1.0), periodic(), periodic()), 0.3)
+    plate, done = one.plate.copy(), 0
+    for steps in (0, 1, 2, 51, 101):
+        updated_plate = updated(plate, one.stencil, steps)
+
+        history(plate, one.stencil, np.array([steps]), np.empty((0, 1, 1)))
+
+        done += steps
+        np.testing.assert_allclose(plate, updated_plate, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(plate, advanced(heat.advance, one.plate, one.stencil, done))
 
 
 def test_frames_that_are_strided_or_of_another_kind_are_refused():

@@ -39,6 +39,15 @@ def copy(numbers, out):
 
 
 @njit(nogil=True)
+def copy_past_caches(numbers, out):
+    first = simd.before_aligned(out, 0)
+    for j in range(first, out.size - simd.lanes(out) + 1, simd.lanes(out)):
+        simd.store_past_caches(out, j, simd.load(numbers, j))
+    simd.fence()
+    return first
+
+
+@njit(nogil=True)
 def first_of(array):
     return simd.start_of(array)[0]
 
@@ -97,3 +106,20 @@ def test_what_is_not_contiguous_has_no_start():
     for strided in (np.ones((4, 4))[::2], np.ones((4, 4)).T):
         with pytest.raises(TypingError, match="contiguous"):
             first_of(strided)
+
+
+@kinds
+def test_vectors_go_past_the_caches_from_the_first_aligned_place_on(kind):
+    width = 64 // np.dtype(kind).itemsize
+    room = simd.aligned(5 * width, np.empty(0, kind))
+
+    for skip in range(width + 1):
+        room[:] = -1
+        out, numbers = room[skip : skip + 4 * width], np.arange(4 * width).astype(kind)
+        first = copy_past_caches(numbers, out)
+
+        assert first == -skip % width
+        end = first + (out.size - first) // width * width
+        np.testing.assert_array_equal(out[first:end], numbers[first:end])
+        assert (out[:first] == -1).all()
+        assert (out[end:] == -1).all()
