@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from pairs import Ratio
 
-HEADING = "## Kernels"
 THERE_IS_NONE = "-"
 
 
@@ -122,7 +121,7 @@ def exit_code(rows: list[Row]) -> int:
     return int(any(row.is_missed for row in rows))
 
 
-def with_section(text: str, section: str, heading: str = HEADING) -> str:
+def with_section(text: str, heading: str, section: str) -> str:
     """Return a file's text with the section of this heading replaced, or appended.
 
     A section begins with a heading of two marks and ends before the next; others stay as they are.

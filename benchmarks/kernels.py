@@ -9,7 +9,7 @@ many times as fast ours is, with the lowest and the highest. What the machine ca
 measured before and after, in the same run; `kernel_limits.py` derives the bounds from the best. A
 package that is not installed is listed, and the rest is compared all the same.
 
-A run of everything replaces the section "Kernels" of RESULTS.md, another one prints only. The exit
+A run of everything replaces this processor's section of RESULTS.md, another one prints only. The exit
 code is 1 if a pass mark is missed, an answer disagrees, or a kernel of ours is not there.
 """
 
@@ -65,14 +65,23 @@ def set_threads(count: int, layer: str) -> None:
 # --- what is said of the machine ----------------------------------------------------------
 
 
+def of_processor() -> str:
+    """Return what Linux says of the processor."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text() if file.exists() else ""
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    named = re.search(r"^model name\s*: (.*)$", of_processor(), re.MULTILINE)
+    return named.group(1) if named else platform.processor() or platform.machine()
+
+
 def hardware() -> str:
     """Return the name of the processor, its widest vectors and its number of cores."""
-    file = Path("/proc/cpuinfo")
-    text = file.read_text() if file.exists() else ""
-    named = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    text = of_processor()
     widest = next((one for one in ("avx512f", "avx2", "asimd") if f" {one} " in text), "")
-    name = named.group(1) if named else platform.processor() or platform.machine()
-    return ", ".join(filter(None, (name, widest, f"{os.cpu_count()} cores")))
+    return ", ".join(filter(None, (processor(), widest, f"{os.cpu_count()} cores")))
 
 
 def versions() -> str:
@@ -181,7 +190,7 @@ def main() -> int:
     file = asked.results or (None if asked.only or asked.quick else RESULTS)
     if file:
         old = file.read_text() if file.exists() else ""
-        file.write_text(with_section(old, section))
+        file.write_text(with_section(old, f"## Kernels on {processor()}", section))
     return exit_code(rows)
 
 

@@ -183,13 +183,13 @@ def test_bounds_follow_from_what_was_measured() -> None:
 
 
 def test_its_own_section_is_replaced_and_no_other(results: Any) -> None:
-    found = results.with_section(RESULTS, "    new\n\n| new |")
+    found = results.with_section(RESULTS, "## Kernels", "    new\n\n| new |")
 
     assert found == RESULTS.replace("old", "new")
 
 
 def test_the_last_section_is_replaced_up_to_the_end(results: Any) -> None:
-    found = results.with_section("# Results\n\n## Kernels\n\nold\n", "new")
+    found = results.with_section("# Results\n\n## Kernels\n\nold\n", "## Kernels", "new")
 
     assert found == "# Results\n\n## Kernels\n\nnew\n"
 
@@ -197,8 +197,8 @@ def test_the_last_section_is_replaced_up_to_the_end(results: Any) -> None:
 def test_a_section_that_is_not_there_is_appended(results: Any) -> None:
     others = RESULTS.replace("## Kernels\n", "## Growth\n")
 
-    assert results.with_section(others, "new") == f"{others}\n## Kernels\n\nnew\n"
-    assert results.with_section("", "new") == "## Kernels\n\nnew\n"
+    assert results.with_section(others, "## Kernels", "new") == f"{others}\n## Kernels\n\nnew\n"
+    assert results.with_section("", "## Kernels", "new") == "## Kernels\n\nnew\n"
 
 
 # --- the yardsticks compute what is asked -------------------------------------------------

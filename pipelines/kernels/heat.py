@@ -257,9 +257,8 @@ def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
 def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray) -> None:
     """Advance a plate and keep it on the way, on one thread.
 
-    Frames cost what it takes to write them: where each 100th step is kept some hundredths, where
-    each 16th is, a sixth (two threads, benchmarks/RESULTS.md) to four tenths (one), as a thread
-    writes 6 GB/s to memory.
+    Frames cost what it takes to bring them in order and to write them to memory: where each 100th
+    step is kept some hundredths, where each 16th is, an eighth (benchmarks/RESULTS.md).
 
     Parameters
     ----------
