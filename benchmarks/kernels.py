@@ -9,8 +9,8 @@ many times as fast ours is, with the lowest and the highest. What the machine ca
 measured before and after, in the same run; `kernel_limits.py` derives the bounds from the best. A
 package that is not installed is listed, and the rest is compared all the same.
 
-A run of everything replaces this processor's section of RESULTS.md, another one prints only. The exit
-code is 1 if a pass mark is missed, an answer disagrees, or a kernel of ours is not there.
+A run of everything replaces this processor's section of RESULTS.md, another one prints only. The
+exit code is 1 if a pass mark is missed, an answer disagrees, or a kernel of ours is not there.
 """
 
 import argparse

@@ -435,7 +435,7 @@ def complete_rows(
         for r in range(first, last):
             heat_up(w, row, source + within(r, rows) * stride, layout.vectors)
             row = following(target, stride, row)
-    # What does not change from row to row is read once: this takes a sixth of a narrow plate's time.
+    # What does not change from row to row is read once: this is a sixth of a narrow plate's time.
     left, right = layout.left, layout.right
     ends_left, ends_right = left.strip == task.strip, right.strip == task.strip
     holds_left, holds_right = ends_left and left.kind == FIXED, ends_right and right.kind == FIXED
