@@ -125,7 +125,8 @@ def carry_out(
         sweep(w, layout, task, *numbers, schedule.kept, start_of(frames))
     elif is_narrow:
         for i in range(first, last):
-            deliver(w, layout, task, origin + i * layout.stride, start_of(plate), i, False)
+            row = origin + i * layout.stride
+            deliver(w, layout, task, row, start_of(plate), i, layout.is_large)
 
 
 @njit(nogil=True, cache=True)

@@ -109,7 +109,7 @@ def unpack(
     first: int,
     count: int,
     room: int,
-    for_later: bool,
+    for_later: int,
 ) -> None:
     """Write a row's numbers, from number `skip` on, to numbers[first : first + count], 1-D.
 

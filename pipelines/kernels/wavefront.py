@@ -300,7 +300,7 @@ def deliver(
     row: int,
     result: np.ndarray,
     i: int,
-    for_later: bool,
+    for_later: int,
 ) -> None:
     """Write row i of a strip, without its margins, into a plate, given as 1-D.
 
@@ -408,10 +408,10 @@ def update_row(
         if kind == FIXED:
             copy_row(w, new, old, layout.vectors)
             return
-        if kind == OPEN and i == 0:
-            below = ghost_row(w, layout, task, 0, above, old)
-        elif kind == OPEN:
-            above = ghost_row(w, layout, task, 1, below, old)
+        if kind == OPEN:
+            side, inner = (0, above) if i == 0 else (1, below)
+            ghost = ghost_row(w, layout, task, side, inner, old)
+            below, above = (ghost, above) if i == 0 else (below, ghost)
     if layout.varies:
         faces = faces_of(layout, task, i)
         conduct_varying(w, new, below, old, above, layout.vectors, *faces)
@@ -499,12 +499,15 @@ def sweep(
         lowest, highest = -steps, rows + steps
     first, last = max(task.first - steps, lowest), min(task.last + steps, highest)
     turn, is_wide = first, task.origin < 0
+    zero, one = np.int64(0), np.int64(1)  # no literals, for which all would be compiled again
     for t in range(first, task.last + steps, tile):  # the first of the tile's rows after 0 steps
         if t >= turn + layout.ring:
             turn += layout.ring
         if is_wide:
             for r in range(t, min(t + tile, last)):
-                take_in(w, layout, task, row_at(layout, task, turn, 0, r), plate, within(r, rows))
+                take_in(
+                    w, layout, task, row_at(layout, task, turn, zero, r), plate, within(r, rows)
+                )
         frame = task.frame
         for s in range(1, steps + 1):
             margin = steps - s
@@ -516,10 +519,10 @@ def sweep(
                 if not layout.is_large:
                     foresee(w, layout, task, result, t - steps + tile + s - 1)
             if frame < kept.size and kept[frame] == task.begun + s:
-                deliver_rows(w, layout, task, turn, s, t, frames, frame, True)
+                deliver_rows(w, layout, task, turn, s, t, frames, frame, one)
                 frame += 1
         if is_wide:
-            deliver_rows(w, layout, task, turn, steps, t, result, 0, layout.is_large)
+            deliver_rows(w, layout, task, turn, steps, t, result, zero, layout.is_large)
     if layout.is_large or task.frame < kept.size:
         fence()
 
@@ -534,7 +537,7 @@ def deliver_rows(
     t: int,
     plates: np.ndarray,
     which: int,
-    for_later: bool,
+    for_later: int,
 ) -> None:
     """Write what a tile has after s steps, margins not counted, into one of the plates."""
     for r in range(max(t - s, task.first), min(t - s + layout.tile, task.last)):
