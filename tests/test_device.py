@@ -144,6 +144,7 @@ class TestAuto:
         assert "--device auto: cuda; this machine shows 2 GPUs.\n" in result.stderr
         assert xr.open_zarr("s.zarr").device.item() == "cuda"
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("study", "word", "device"),
         [

@@ -26,6 +26,7 @@ FAULTS = 15  # benchmarks/faults.py has hundreds
 PATIENCE = 60.0  # s; everything here takes a few seconds
 
 
+@pytest.mark.thorough
 def test_faults_of_many_kinds_lose_nothing_and_show_no_reader_a_wrong_value() -> None:
     faults = load_module(BENCHMARKS / "faults.py")
     seed = secrets.randbelow(2**31)  # another campaign each time

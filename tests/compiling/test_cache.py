@@ -110,6 +110,7 @@ def kept(folder: Path) -> list[str]:
 
 
 class TestProcesses:
+    @pytest.mark.thorough
     def test_that_come_later_compile_nothing(self, folder: Path) -> None:
         (folder / "outer.py").write_text(OUTER)
         first = end(begin(folder, "first.zarr"))
@@ -137,6 +138,7 @@ class TestProcesses:
 
         assert after["answers"] == [3, 6, 9, 12]
 
+    @pytest.mark.thorough
     def test_that_start_cold_together_lose_nothing_and_one_compiles(self, folder: Path) -> None:
         (folder / "outer.py").write_text(OUTER)
         together = [begin(folder, f"{number}.zarr") for number in range(4)]

@@ -97,6 +97,7 @@ every_kernel = pytest.mark.parametrize("name", kernels(np.float64))
 both_kinds = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 
+@pytest.mark.thorough
 @on_linux
 @both_kinds
 @every_kernel
@@ -112,6 +113,7 @@ def test_kernels_compile_for_a_gpu_without_arrays_in_memory_or_another_kind(name
     assert not re.search(other, code)
 
 
+@pytest.mark.thorough
 @on_linux
 @both_kinds
 @every_kernel

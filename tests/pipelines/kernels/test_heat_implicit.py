@@ -101,6 +101,7 @@ def test_a_sine_mode_decays_as_it_should_to_second_order_in_step_and_spacing(adv
     np.testing.assert_allclose(-np.diff(np.log2(errors)), 2, atol=0.1)
 
 
+@pytest.mark.thorough
 @both_versions
 def test_a_plate_of_varying_conductivity_settles_as_manufactured_to_second_order(advance):
     errors = []

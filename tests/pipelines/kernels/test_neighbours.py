@@ -169,6 +169,7 @@ def test_any_number_of_threads_gives_the_bits_of_one(layer):
     assert threaded == [single] * 5
 
 
+@pytest.mark.thorough
 def test_processors_without_vectors_of_64_bytes_give_the_same_bits():
     assert lines_of(__file__, NUMBA_CPU_FEATURES="-avx512f") == lines_of(__file__)
 

@@ -82,6 +82,7 @@ def results_with(family, threads, tmp_path, **settings):
         return dict(arrays)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not simd.HAS_RSQRT, reason="this machine has the portable tier only")
 # Threads run what is run without them; to compile it for both takes a minute.
 @every_family

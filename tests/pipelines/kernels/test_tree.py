@@ -341,6 +341,7 @@ def test_any_number_of_threads_gives_the_bits_of_one(tmp_path, layer):
     assert threaded == [single] * 5
 
 
+@pytest.mark.thorough
 def test_processors_without_vectors_of_64_bytes_give_the_same_to_rounding(tmp_path):
     files = str(tmp_path / "here.npz"), str(tmp_path / "there.npz")
 
