@@ -10,12 +10,13 @@ Gravity: two bodies that pull each other are two pairs, as in the plain double l
 once. Both together take 21 operations beside the approximate reciprocal root, here in float64:
 three differences, three multiply-adds for the square of the distance, five to refine the root (its
 square and its error, three for the series in the error), two products for the weight, and for each
-of the bodies a product with the other's mass and three multiply-adds to the sums. The root keeps
-the ports busy for three more where it is an instruction (vrsqrt14pd of 512 bits), and not more than
-one starts in the time that was measured. So pairs a second = the smaller of 2 peak / 2 / 24 and
-twice the measured rate of roots. In float32 one term of the series is enough, which is two
-operations fewer: 2 peak / 2 / 22, again with the rate of roots above it. A machine that has no such
-instruction is held against the same bound, which then is beyond its reach.
+of the bodies a product with the other's mass and three multiply-adds to the sums. The root, an
+instruction (vrsqrt14pd of 512 bits), keeps the ports busy for as many more as are done in its time,
+r = peak / 2 / the measured rate of roots, but for three at most: that is what Intel's cores make of
+it, which start fewer than these ports would take. So pairs a second = the smaller of 2 peak / 2 /
+(21 + r) and twice the rate of roots. In float32 one term of the series is enough, which is two
+operations fewer: 2 peak / 2 / (19 + r), again with the rate of roots above it. A machine that has
+no such instruction is held against the same bound, r = 3, which then is beyond its reach.
 """
 
 import ctypes
@@ -27,7 +28,8 @@ import numpy as np
 from kernel_yardsticks import aligned, library, pointer
 
 HEAT_OPERATIONS = 5
-GRAVITY_OPERATIONS = {"float64": (21 + 3) / 2, "float32": (19 + 3) / 2}  # of a pair
+GRAVITY_OPERATIONS = {"float64": 21, "float32": 19}  # of two pairs, without the root
+ROOT_OPERATIONS = 3  # that it takes the place of, at most
 KINDS = {"float64": "double", "float32": "float"}  # ours, and C's
 REPETITIONS = 7
 # Rounds of twelve vectors, and bytes: some hundredths of a second each. The amount is fixed, since
@@ -51,8 +53,10 @@ class Limits(NamedTuple):
         """
         found = {"heat": self.multiply_adds["float64"] / HEAT_OPERATIONS}
         for kind, operations in GRAVITY_OPERATIONS.items():
-            by_ports = self.multiply_adds[kind] / operations
-            found[kind] = min(by_ports, 2 * self.roots[kind] or by_ports)
+            ports, roots = self.multiply_adds[kind], self.roots[kind]
+            root = min(ROOT_OPERATIONS, ports / roots) if roots else ROOT_OPERATIONS
+            by_ports = 2 * ports / (operations + root)
+            found[kind] = min(by_ports, 2 * roots or by_ports)
         return found
 
     def or_better(self, later: "Limits") -> "Limits":

@@ -175,6 +175,8 @@ def test_bounds_follow_from_what_was_measured() -> None:
     no_roots = limits.Limits(ports, {"float64": 0.0, "float32": 0.0}, {})
 
     assert slow_roots.bounds() == {"heat": 24e9, "float64": 8e9, "float32": 20e9}
+    quick_roots = limits.Limits(ports, ports, {})
+    assert quick_roots.bounds() == {"heat": 24e9, "float64": 240e9 / 22, "float32": 22e9}
     assert no_roots.bounds() == {"heat": 24e9, "float64": 10e9, "float32": 20e9}
     assert slow_roots.or_better(no_roots) == slow_roots
 

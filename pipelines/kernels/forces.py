@@ -59,7 +59,7 @@ def accelerations(law: Law, position: np.ndarray, mass: np.ndarray, out: np.ndar
 def accelerations_parallel(
     law: Law, position: np.ndarray, mass: np.ndarray, out: np.ndarray
 ) -> None:
-    """Write the accelerations (body, xyz) of all bodies into `out`, bodies shared among threads.
+    """Write the accelerations (body, xyz) of all bodies into `out`, work shared among threads.
 
     To be called from compiled code.
     """

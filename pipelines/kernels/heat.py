@@ -259,7 +259,7 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     """Advance a plate and keep it on the way, on one thread.
 
     Frames cost what it takes to bring them in order and to write them to memory: where each 100th
-    step is kept some hundredths, where each 16th is, an eighth (benchmarks/RESULTS.md).
+    step is kept a tenth at most, where each 16th is, a sixth (benchmarks/RESULTS.md).
 
     Parameters
     ----------
@@ -270,7 +270,8 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     kept
         Updates done at each kept instant (frame,), int64, rising strictly, at least 0.
     frames
-        (frame, y, x), of the plate's kind: filled with what it is then.
+        (frame, y, x), of the plate's kind: filled with what it is then; fewer than kept instants,
+        if those after the first ones need not be.
     """
     layouts = make_layout(plate, stencil, kept[-1], 1)
     layout = layouts[0]

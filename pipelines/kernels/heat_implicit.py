@@ -71,7 +71,8 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
     kept
         Steps done at each kept instant (frame,), int64, rising strictly, at least 0.
     frames
-        (frame, y, x), of the plate's kind: filled with what it is then; or with no frame.
+        (frame, y, x), of the plate's kind: filled with what it is then; fewer than kept instants,
+        if those after the first ones need not be.
     """
     rows, columns, change = prepared(plate, stencil)
     room = room_for(plate)
@@ -83,7 +84,7 @@ def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.nd
             for strip in range(0, strips_of(plate, 1), side_by_side(plate)):
                 smooth_columns(plate, columns, strip, change, room)
         done = kept[k]
-        if len(frames):
+        if k < len(frames):
             keep(plate, k, frames)
 
 
@@ -99,7 +100,7 @@ def history_parallel(
             smooth_all_rows(plate, stencil, rows, change)
             smooth_all_columns(plate, columns, change)
         done = kept[k]
-        if len(frames):
+        if k < len(frames):
             keep(plate, k, frames)
 
 

@@ -30,6 +30,13 @@ def accelerated(accelerations, position, mass, softening, g=1.0):
     return out
 
 
+def bodies_in_blocks(kind):
+    """Bodies in blocks of more than one chunk, and the numbers of a hundred of them."""
+    n = gravity.BLOCKS * gravity.CHUNK + gravity.CHUNK // 2
+    position, mass = (array.astype(kind) for array in random_bodies(n))
+    return position, mass, np.random.default_rng(4).choice(n, 100, replace=False)
+
+
 def exact(position, mass, softening, g):
     """Accelerations and potentials, summed with 64 bits of mantissa."""
     position, mass = position.astype(np.longdouble), mass.astype(np.longdouble)
@@ -175,9 +182,7 @@ def test_a_body_is_pulled_the_same_but_for_rounding_wherever_it_stands(accelerat
 @forces
 @kinds
 def test_bodies_in_blocks_of_some_chunks_are_pulled_by_all_others(accelerations, kind, error):
-    n = gravity.BLOCKS * gravity.CHUNK + gravity.CHUNK // 2
-    position, mass = (array.astype(kind) for array in random_bodies(n))
-    some = np.random.default_rng(4).choice(n, 100, replace=False)
+    position, mass, some = bodies_in_blocks(kind)
     d = position.astype(np.longdouble) - position[some][:, None].astype(np.longdouble)
     square = (d**2).sum(axis=2) + np.longdouble(kind(0.1)) ** 2
     expected = ((mass / square**1.5)[:, :, None] * d).sum(axis=1).astype(float)
@@ -186,6 +191,42 @@ def test_bodies_in_blocks_of_some_chunks_are_pulled_by_all_others(accelerations,
 
     off = np.linalg.norm(result - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert off.max() < error
+
+
+@pytest.mark.parametrize("potentials", [gravity.potentials, gravity.potentials_parallel])
+@kinds
+def test_bodies_in_blocks_of_some_chunks_have_the_potential_of_all_others(potentials, kind, error):
+    position, mass, some = bodies_in_blocks(kind)
+    out = np.empty_like(mass)
+    d = (position - position[some][:, None]).astype(np.longdouble)
+    square = (d**2).sum(axis=2) + np.longdouble(kind(0.1)) ** 2
+    each = mass / np.sqrt(square)
+    each[np.arange(some.size), some] = 0.0
+
+    potentials(position, mass, 0.1, 1.0, out)
+
+    np.testing.assert_allclose(out[some], -each.sum(axis=1).astype(float), rtol=error)
+
+
+@jerks
+@kinds
+def test_bodies_in_blocks_of_some_chunks_have_the_jerk_of_the_formula(
+    accelerations_and_jerks, kind, error
+):
+    position, mass, some = bodies_in_blocks(kind)
+    velocity = np.random.default_rng(5).normal(size=position.shape).astype(kind)
+    acceleration, jerk = np.empty_like(position), np.empty_like(position)
+    d, v = ((array - array[some][:, None]).astype(np.longdouble) for array in (position, velocity))
+    square = (d**2).sum(axis=2) + np.longdouble(kind(0.1)) ** 2
+    pull = (mass / square**1.5)[:, :, None]
+    turned = v - 3 * ((d * v).sum(axis=2) / square)[:, :, None] * d
+
+    accelerations_and_jerks(position, velocity, mass, 0.1, 1.0, acceleration, jerk)
+
+    for found, each in ((acceleration, pull * d), (jerk, pull * turned)):
+        expected = each.sum(axis=1).astype(float)
+        off = np.linalg.norm(found[some] - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        assert off.max() < 10 * error
 
 
 @forces

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numba.core.errors import TypingError
 from random_plates import SPACING, Case, case, cases, updated
 
-from pipelines.kernels import heat, wavefront
+from pipelines.kernels import heat, heat_implicit, wavefront
 from pipelines.kernels.stencil import (
     convective,
     heated,
@@ -119,6 +119,7 @@ def test_a_plate_is_kept_at_any_instants_on_its_way(history, shape, edges):
 def test_a_wide_plate_goes_there_and_back_however_many_steps(history, is_large, monkeypatch):
     monkeypatch.setattr(wavefront, "LARGE", 0 if is_large else np.inf)
     one = case("to and fro", (110, WIDE), (held(), heated(1.0), periodic(), periodic()), 0.3)
+    assert wavefront.make_layout(one.plate, one.stencil, 1, 1)[0].is_large == is_large
     plate, done = one.plate.copy(), 0
     for steps in (0, 1, 2, 51, 101):
         updated_plate = updated(plate, one.stencil, steps)
@@ -128,6 +129,41 @@ def test_a_wide_plate_goes_there_and_back_however_many_steps(history, is_large, 
         done += steps
         np.testing.assert_allclose(plate, updated_plate, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(plate, advanced(heat.advance, one.plate, one.stencil, done))
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (60, WIDE)], ids=str)
+def test_plates_and_frames_may_begin_anywhere_in_memory(shape, monkeypatch):
+    monkeypatch.setattr(wavefront, "LARGE", 0)
+    one = case("anywhere", shape, (held(), heated(1.0), insulated(), held()), 0.3)
+    kept, cells = np.array([2, 4]), one.plate.size
+    expected = updated(one.plate, one.stencil, 2), updated(one.plate, one.stencil, 4)
+    for skip in (0, 4, 8, 20):  # bytes, also between the places of numbers
+        room = np.zeros(3 * cells * 8 + 64, np.uint8)
+        plates = room[skip : skip + 3 * cells * 8].view(float).reshape(3, *shape)
+        plate, frames = plates[0], plates[1:]
+        plate[:] = one.plate
+
+        heat.history(plate, one.stencil, kept, frames)
+
+        np.testing.assert_allclose(frames, expected, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(plate, frames[1])
+        assert not room[:skip].any()
+        assert not room[skip + 3 * cells * 8 :].any()
+
+
+@pytest.mark.parametrize("kernels", [heat, heat_implicit])
+@pytest.mark.parametrize("suffix", ["", "_parallel"])
+def test_a_plate_goes_on_after_the_last_frame(kernels, suffix):
+    one, kept = cases()[0], np.array([0, 3, 5, 6])
+    room = np.full((3, *one.plate.shape), np.nan)
+    plate = one.plate.copy()
+
+    getattr(kernels, "history" + suffix)(plate, one.stencil, kept, room[:2])
+
+    np.testing.assert_array_equal(room[0], one.plate)
+    np.testing.assert_array_equal(room[1], advanced(kernels.advance, one.plate, one.stencil, 3))
+    assert np.isnan(room[2]).all()
+    np.testing.assert_array_equal(plate, advanced(kernels.advance, one.plate, one.stencil, 6))
 
 
 def test_frames_that_are_strided_or_of_another_kind_are_refused():

@@ -123,3 +123,15 @@ def test_vectors_go_past_the_caches_from_the_first_aligned_place_on(kind):
         np.testing.assert_array_equal(out[first:end], numbers[first:end])
         assert (out[:first] == -1).all()
         assert (out[end:] == -1).all()
+
+
+@kinds
+def test_numbers_between_the_places_of_numbers_have_no_aligned_one(kind):
+    size = np.dtype(kind).itemsize
+    room = np.zeros(41 * size, np.uint8)
+    out = room[size // 2 : size // 2 + 40 * size].view(kind)
+
+    first = copy_past_caches(np.ones(40, kind), out)
+
+    assert first > out.size
+    assert (out == 0).all()

@@ -48,9 +48,10 @@ def plates_of(kernels, threads):
             stencil(plate.shape, (1.0, 1.0), 0.2, k, 1.0, edges, 0.01, kind)
             for kind in (np.float64, np.float32)
         )
-        advance = getattr(kernels, "advance" + SUFFIX[threads])
-        advance(plate, update, 20)
-        found[f"{nx}"] = plate
+        history = getattr(kernels, "history" + SUFFIX[threads])
+        frames = np.zeros(2 * plate.size + 1)[1:].reshape(2, *plate.shape)  # not at a cache line
+        history(plate, update, np.array([7, 20]), frames)
+        found |= {f"{nx}": plate, f"{nx}_frames": frames}
         if kernels is heat and threads == "all":
             found[f"many_{nx}"] = np.stack([plate, plate])
             heat.advance_many(found[f"many_{nx}"], stacked([update, update]), 20)
