@@ -258,8 +258,8 @@ def advance_parallel(plate: np.ndarray, stencil: Stencil, steps: int) -> None:
 def history(plate: np.ndarray, stencil: Stencil, kept: np.ndarray, frames: np.ndarray) -> None:
     """Advance a plate and keep it on the way, on one thread.
 
-    Frames cost what it takes to bring them in order and to write them to memory: where each 100th
-    step is kept a tenth at most, where each 16th is, a sixth (benchmarks/RESULTS.md).
+    A frame costs what it takes to bring it in order and to write it to memory, as long as two to
+    three steps: a tenth where each 25th step is kept, a sixth where each 16th is.
 
     Parameters
     ----------
