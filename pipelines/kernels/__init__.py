@@ -9,7 +9,8 @@
 | `tree.py`, `neighbours.py` | the same with distant bodies in lumps; of the nearest only |
 | `boxes.py` | boxes around bodies, which these two walk |
 | `forces.py`, `integrators.py` | which of these bodies follow, and how they are followed |
-| `simd.py`, `cuda_device.py` | vectors and atomic words for numba; whether there is a GPU |
+| `simd.py`, `words.py` | what numba lacks: vectors; words that threads share |
+| `cuda_device.py` | whether there is a GPU |
 
 Every kernel has a single-thread and a threaded version, which are two functions on purpose: one
 Python function compiled twice would share one entry of numba's disk cache. Both give the same bits

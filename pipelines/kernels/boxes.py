@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from pipelines.kernels.simd import read_word, take_word
+from pipelines.kernels.words import read_word, take_word
 
 BLOCK = 8  # bodies that are summed at once: the lanes of a vector of float64
 LEAF = 2  # blocks in a leaf, at most

@@ -45,7 +45,6 @@ from numba import njit, prange
 
 from pipelines.kernels.simd import (
     aligned,
-    draw_word,
     fma,
     fma_each,
     lanes,
@@ -59,6 +58,7 @@ from pipelines.kernels.simd import (
     store_each,
     sums_of_lanes,
 )
+from pipelines.kernels.words import draw_word
 
 # Sources whose sums stay in the cache while all targets of a block pass by: three sums of each are
 # 24 KiB. Smaller ones are work for more threads (1,000 bodies are 36 pairs of blocks), but to add

@@ -16,15 +16,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from pipelines.kernels.simd import (
-    aligned,
-    draw_word,
-    let_others_run,
-    read_word,
-    start_of,
-    take_word,
-    write_word,
-)
+from pipelines.kernels.simd import aligned, start_of
 from pipelines.kernels.stencil import Stencil, Stencils
 from pipelines.kernels.wavefront import (
     Pass,
@@ -38,6 +30,7 @@ from pipelines.kernels.wavefront import (
     sweep,
     take_in,
 )
+from pipelines.kernels.words import draw_word, let_others_run, read_word, take_word, write_word
 
 # Looks at one's own pieces before the system may run others, and before others' are done, too.
 PATIENCE, HELP = 300, 1000
