@@ -3,7 +3,7 @@
 A file of its own: where a study names numba, each of its workers imports that at its start.
 """
 
-import time
+import threading
 from typing import Annotated
 
 import numpy as np
@@ -16,18 +16,20 @@ def release_long() -> None:
     """Compute for two minutes in a kernel that releases the GIL."""
     import numba
 
+    from pipelines.kernels.words import read_word
+
     @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-    def count(steps: int) -> float:
+    def count(stop: np.ndarray) -> float:
         total = 0.0
-        for i in range(steps):
-            total += np.sqrt(i)
+        while read_word(stop, 0) == 0:
+            total += 1.0
         return total
 
-    count(1)  # compiles
-    start = time.monotonic()
-    count(10**8)
-    steps = 10**8 * 110 / (time.monotonic() - start)
-    count(int(steps))
+    stop = np.ones(1, np.int64)
+    count(stop)  # compiles
+    stop[0] = 0
+    threading.Timer(110.0, stop.fill, [1]).start()
+    count(stop)
 
 
 DEEDS["release long"] = release_long
