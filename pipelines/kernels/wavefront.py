@@ -46,7 +46,7 @@ from pipelines.kernels.simd import (
 )
 from pipelines.kernels.stencil import FIXED, OPEN, PERIODIC, Stencil
 
-# Chosen by measurement, on cores with 48 KiB of first-level cache and 2 MiB of second-level cache.
+# Chosen by measurement, on cores with 48 KiB of first-level and 1 or 2 MiB of second-level cache.
 NARROW = 256  # vectors of a row that is interleaved as a whole, at most
 FIRST_LEVEL, SECOND_LEVEL = 32 * 1024, 1536 * 1024  # bytes that rows at work take there
 FEWEST_ROWS, MOST_ROWS = 4, 16  # of a tile
