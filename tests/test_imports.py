@@ -25,7 +25,7 @@ OWNERS = {
     "distributed": ["sweep/engines/dask"],
     "google_crc32c": ["sweep/store"],
     "mpi4py": ["sweep/engines/mpi"],
-    "llvmlite": ["sweep/compiling", "pipelines/kernels/simd.py"],
+    "llvmlite": ["sweep/compiling", "pipelines/kernels/simd.py", "pipelines/kernels/words.py"],
     "numba": ["pipelines", "sweep/compiling"],
     "numcodecs": ["sweep/store"],
     "pipelines": ["pipelines"],
