@@ -4,7 +4,8 @@
 |---|---|
 | `stencil.py` | heat conduction in a plate, discretised: what all heat kernels take |
 | `heat.py`, `heat_implicit.py`, `heat_cuda.py` | explicit steps, large implicit steps, on a GPU |
-| `conduction.py`, `wavefront.py`, `rows.py` | of the explicit steps: formulas, order, layout |
+| `conduction.py`, `wavefront.py` | of the explicit steps: formulas, order |
+| `layout.py`, `rows.py` | of the explicit steps: where a plate stands, and each of its rows |
 | `gravity.py`, `gravity_cuda.py` | self-gravitating bodies: all pairs; on a GPU |
 | `tree.py`, `neighbours.py` | the same with distant bodies in lumps; of the nearest only |
 | `boxes.py` | boxes around bodies, which these two walk |

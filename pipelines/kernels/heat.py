@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from pipelines.kernels.layout import make_layout
 from pipelines.kernels.simd import aligned, start_of
 from pipelines.kernels.stencil import Stencil, Stencils
 from pipelines.kernels.wavefront import (
@@ -25,7 +26,6 @@ from pipelines.kernels.wavefront import (
     first_column,
     lay_out,
     lay_out_numbers,
-    make_layout,
     make_schedule,
     sweep,
     take_in,

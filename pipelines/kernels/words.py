@@ -12,13 +12,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
+def _place(context: Any, builder: Any, array: Any, arguments: Any) -> Any:
+    """Return a pointer to the word at the index that follows the array."""
+    data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
+    return builder.gep(data, [arguments[1]])
+
+
 @intrinsic
 def read_word(typing: Any, array: Any, index: Any) -> Any:
     """Return array[index] of int64, and let nothing that follows be read before it (acquire)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
-        place = builder.gep(data, [arguments[1]])
+        place = _place(context, builder, array, arguments)
         return builder.load_atomic(place, ordering="acquire", align=8)
 
     return types.int64(array, types.intp), generate
@@ -29,8 +34,7 @@ def write_word(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write array[index] of int64 after all that was written before it (release)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
-        place = builder.gep(data, [arguments[1]])
+        place = _place(context, builder, array, arguments)
         builder.store_atomic(arguments[2], place, ordering="release", align=8)
         return context.get_dummy_value()
 
@@ -42,8 +46,7 @@ def take_word(typing: Any, array: Any, index: Any) -> Any:
     """Turn array[index] of int64 from 0 into 1; tell whether it was this call that did."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
-        place = builder.gep(data, [arguments[1]])
+        place = _place(context, builder, array, arguments)
         zero, one = (ir.Constant(ir.IntType(64), value) for value in (0, 1))
         pair = builder.cmpxchg(place, zero, one, "acq_rel", "acquire")
         return builder.extract_value(pair, 1)
@@ -56,8 +59,7 @@ def draw_word(typing: Any, array: Any, index: Any) -> Any:
     """Return array[index] of int64 and add 1 to it, as one: no two calls get the same."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, arguments[0]).data
-        place = builder.gep(data, [arguments[1]])
+        place = _place(context, builder, array, arguments)
         return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "acq_rel")
 
     return types.int64(array, types.intp), generate

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -396,13 +397,16 @@ def test_a_machine_where_no_worker_starts_is_left_out(
 
     assert process.stderr
     assert process.stdout
+    watch = threading.Timer(PATIENCE, process.kill)
+    watch.start()
     errors = ""
     for line in process.stderr:
         errors += line
-        if "rank 2" in line:  # the other rank waits for this
+        if "rank 2" in line and "takes no calls any more" in line:  # the other rank waits for this
             (tmp_path / "go").touch()
     output = process.stdout.read()
     process.wait(PATIENCE)
+    watch.cancel()
 
     assert re.search(r"sweep: rank 2 on \S+ takes no calls any more", errors)
     assert "no room today" in errors

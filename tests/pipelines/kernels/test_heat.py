@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from numba.core.errors import TypingError
 from random_plates import SPACING, Case, case, cases, updated
 
-from pipelines.kernels import heat, heat_implicit, wavefront
+from pipelines.kernels import heat, heat_implicit, layout
+from pipelines.kernels.layout import NARROW
 from pipelines.kernels.stencil import (
     convective,
     heated,
@@ -18,7 +19,6 @@ from pipelines.kernels.stencil import (
     stacked,
     stencil,
 )
-from pipelines.kernels.wavefront import NARROW
 
 both_versions = pytest.mark.parametrize("advance", [heat.advance, heat.advance_parallel])
 every_case = pytest.mark.parametrize("case", cases(), ids=repr)
@@ -117,9 +117,9 @@ def test_a_plate_is_kept_at_any_instants_on_its_way(history, shape, edges):
 @pytest.mark.parametrize("history", [heat.history, heat.history_parallel])
 @pytest.mark.parametrize("is_large", [False, True])
 def test_a_wide_plate_goes_there_and_back_however_many_steps(history, is_large, monkeypatch):
-    monkeypatch.setattr(wavefront, "LARGE", 0 if is_large else np.inf)
+    monkeypatch.setattr(layout, "LARGE", 0 if is_large else np.inf)
     one = case("to and fro", (110, WIDE), (held(), heated(1.0), periodic(), periodic()), 0.3)
-    assert wavefront.make_layout(one.plate, one.stencil, 1, 1)[0].is_large == is_large
+    assert layout.make_layout(one.plate, one.stencil, 1, 1)[0].is_large == is_large
     plate, done = one.plate.copy(), 0
     for steps in (0, 1, 2, 51, 101):
         updated_plate = updated(plate, one.stencil, steps)
@@ -133,7 +133,7 @@ def test_a_wide_plate_goes_there_and_back_however_many_steps(history, is_large, 
 
 @pytest.mark.parametrize("shape", [(20, 31), (60, WIDE)], ids=str)
 def test_plates_and_frames_may_begin_anywhere_in_memory(shape, monkeypatch):
-    monkeypatch.setattr(wavefront, "LARGE", 0)
+    monkeypatch.setattr(layout, "LARGE", 0)
     one = case("anywhere", shape, (held(), heated(1.0), insulated(), held()), 0.3)
     kept, cells = np.array([2, 4]), one.plate.size
     expected = updated(one.plate, one.stencil, 2), updated(one.plate, one.stencil, 4)

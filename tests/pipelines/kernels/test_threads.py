@@ -7,8 +7,8 @@ import numpy as np
 from elsewhere import lines_of
 
 from pipelines.kernels import forces, gravity, heat, integrators
+from pipelines.kernels.layout import NARROW
 from pipelines.kernels.stencil import stencil
-from pipelines.kernels.wavefront import NARROW
 
 
 def test_threaded_kernels_give_the_bits_of_the_single_thread_ones_for_any_thread_count():

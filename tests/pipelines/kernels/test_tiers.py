@@ -7,8 +7,8 @@ import pytest
 from elsewhere import lines_of
 
 from pipelines.kernels import gravity, heat, heat_implicit, simd
+from pipelines.kernels.layout import NARROW
 from pipelines.kernels.stencil import convective, heated, held, insulated, stacked, stencil
-from pipelines.kernels.wavefront import NARROW
 
 NAMES = ["accelerations", "potentials", "accelerations_and_jerks"]
 
