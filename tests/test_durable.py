@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,13 +37,15 @@ class Step(NamedTuple):
 class Disk:
     """Knows what a power cut would take: all that was not synced as it is now.
 
-    It looks on at what is asked of the operating system, which does it all the same.
+    It looks on at what is asked of the operating system, which does it all the same. What one
+    thread asks waits while it looks for another one: a run has a thread that describes it.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.steps: list[Step] = []
         self._synced: dict[int, object] = {}  # i-number -> what was in the file or folder
+        self._one_at_a_time = threading.RLock()
         for name in ("fsync", "fdatasync"):
             monkeypatch.setattr(os, name, self._noting_syncs(getattr(os, name)))
         for name in ("replace", "rename", "link"):
@@ -72,27 +75,31 @@ class Disk:
 
     def _noting_syncs(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def noting(handle: int) -> None:
-            sync(handle)
-            path = Path(f"/proc/self/fd/{handle}").readlink()
-            content = _inside(path) if path.is_dir() else _content(path)
-            self._synced[path.stat().st_ino] = content
+            with self._one_at_a_time:
+                sync(handle)
+                path = Path(f"/proc/self/fd/{handle}").readlink()
+                content = _inside(path) if path.is_dir() else _content(path)
+                self._synced[path.stat().st_ino] = content
 
         return noting
 
     def _noting_names(self, give_name: Callable[..., None]) -> Callable[..., None]:
         def noting(source: Path, target: Path, **options: Any) -> None:
-            if Path(target).is_relative_to(self.root):
-                self._note("name", Path(target), self._is_safe(Path(source)))
-            give_name(source, target, **options)
+            with self._one_at_a_time:
+                if Path(target).is_relative_to(self.root):
+                    self._note("name", Path(target), self._is_safe(Path(source)))
+                give_name(source, target, **options)
 
         return noting
 
     def _noting_writes(self, write: Callable[[int, Any], int]) -> Callable[[int, Any], int]:
         def noting(handle: int, data: Any) -> int:
             path = Path(f"/proc/self/fd/{handle}").readlink()
-            if path.is_relative_to(self.root):
+            if not path.is_relative_to(self.root):
+                return write(handle, data)
+            with self._one_at_a_time:
                 self._note("write", path, False)
-            return write(handle, data)
+                return write(handle, data)
 
         return noting
 
