@@ -76,7 +76,6 @@ def _serve(post: Post, ranks_here: int, place: int, mask: set[int]) -> None:
     except BaseException:
         traceback.print_exc()
         post.abort()
-        raise
 
 
 def _send_home(post: Post) -> None:
@@ -88,4 +87,3 @@ def _send_home(post: Post) -> None:
     except BaseException:
         traceback.print_exc()
         post.abort()
-        raise

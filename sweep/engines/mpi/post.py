@@ -10,14 +10,16 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from sweep.engines.mpi.launch import variables_for
 
 Message = list[Any]  # a word that says what it is, and what belongs to it
 SIGNATURE_BYTES = 32  # of SHA-256
+LAST_WORDS_SECONDS = 0.5  # a launcher reads what a rank has said within some milliseconds
 
 
 class Post:
@@ -96,6 +98,9 @@ class Post:
         """Wait until all that was sent is gone."""
         self._mpi.Request.Waitall(self._sending)
 
-    def abort(self) -> None:
+    def abort(self) -> NoReturn:
         """End all ranks at once: one that leaves in silence leaves the others waiting for ever."""
+        sys.stderr.flush()
+        time.sleep(LAST_WORDS_SECONDS)  # mpiexec drops what it has not read when it hears of it
         self._world.Abort(1)
+        os._exit(1)  # mpich's goes on until the launcher kills it
