@@ -266,7 +266,7 @@ def test_the_end_of_srun_ends_the_workers_and_is_told(
 
         assert all(isinstance(outcome, Lost) for outcome in outcomes(engine, 2))
         with pytest.raises(EngineError, match="No worker is left, srun has ended"):
-            engine.submit("calls:pid", {})
+            until(lambda: engine.submit("calls:pid", {}) and engine.wait(1) is None)
         until(lambda: not any(worker.is_running() for worker in workers))
 
 

@@ -40,6 +40,7 @@ class DaskEngine(ABC):
         self.capacity = capacity
         self._patience_seconds = patience_seconds
         self._tickets = 0
+        self._open = 0  # calls whose outcomes nobody has fetched
         self._ended: SimpleQueue[tuple[int, Outcome] | None] = SimpleQueue()
         self._failure = ""
         self._thread: threading.Thread | None = None
@@ -80,20 +81,29 @@ class DaskEngine(ABC):
             raise EngineLost(self._failure)
         message = call_message(function, **arguments)
         self._tickets += 1
+        self._open += 1
         self._loop.call_soon_threadsafe(self._add, self._tickets, message)
         return self._tickets
 
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        """Return what has ended, waiting up to `timeout` seconds for the first."""
-        if self._failure and self._ended.empty():
+        """Return what has ended, waiting up to `timeout` seconds for the first.
+
+        Raises
+        ------
+        EngineLost
+            If no call can be carried any more, once the outcomes of all are fetched.
+        """
+        if self._failure and not self._open:
             raise EngineLost(self._failure)
         try:
-            ended = [self._ended.get(timeout=timeout)]
+            found = [self._ended.get(timeout=timeout)]
         except Empty:
             return []
         while not self._ended.empty():  # nobody else takes from it
-            ended.append(self._ended.get())
-        return [one for one in ended if one]
+            found.append(self._ended.get())
+        ended = [one for one in found if one]
+        self._open -= len(ended)
+        return ended
 
     def kill(self, ticket: int) -> bool:
         """End the worker that runs a call, or take back a call that no worker has yet."""
@@ -177,8 +187,9 @@ class DaskEngine(ABC):
             return
         finally:
             future.release()
+        outcome = read_answer(line)  # it may raise: then this call has to be among those that ran
         del self._running[address]
-        self._ended.put((ticket, read_answer(line)))
+        self._ended.put((ticket, outcome))
         self._idle.append(address)
         self._dispatch()
 
