@@ -2,7 +2,6 @@
 
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -74,7 +73,6 @@ def _serve(post: Post, ranks_here: int, place: int, mask: set[int]) -> None:
     try:
         Supervisor(post, ranks_here, place).serve()
     except BaseException:
-        traceback.print_exc()
         post.abort()
 
 
@@ -85,5 +83,4 @@ def _send_home(post: Post) -> None:
             post.send(rank, "leave")
         post.flush()
     except BaseException:
-        traceback.print_exc()
         post.abort()

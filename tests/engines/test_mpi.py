@@ -139,10 +139,8 @@ def test_it_keeps_the_contract_of_all_engines(run: Run) -> None:
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.mpi
-def test_an_exception_in_a_supervisor_ends_all_ranks(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text("""
-import time
+NONSENSE = """
+import os, time
 from sweep.cli.ranks import on_ranks
 from sweep.engines import make_engine
 
@@ -150,14 +148,33 @@ def command():
     make_engine("mpi")._post.send(1, "nonsense")
     time.sleep(1000)
 
+if os.environ["PMI_RANK"] == os.environ.get("MUTE"):
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 2)
 on_ranks(command)
-""")
+"""
+
+
+@pytest.mark.mpi
+def test_an_exception_in_a_supervisor_ends_all_ranks(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(NONSENSE)
 
     done = run("script.py")
 
     assert done.returncode != 0
     assert "ValueError: Rank 0 says ['nonsense']" in done.stderr
     assert done.stderr.count("Traceback") == 1
+
+
+@pytest.mark.mpi
+def test_it_does_so_where_nobody_hears_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(NONSENSE)
+
+    done = run("script.py", MUTE="1")
+
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.mpi

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -99,8 +100,13 @@ class Post:
         self._mpi.Request.Waitall(self._sending)
 
     def abort(self) -> NoReturn:
-        """End all ranks at once: one that leaves in silence leaves the others waiting for ever."""
-        sys.stderr.flush()
-        time.sleep(LAST_WORDS_SECONDS)  # mpiexec drops what it has not read when it hears of it
-        self._world.Abort(1)
-        os._exit(1)  # mpich's goes on until the launcher kills it
+        """Tell of the exception in hand, and end all ranks at once.
+
+        One that left in silence would leave the others waiting for ever.
+        """
+        try:
+            traceback.print_exc()
+            time.sleep(LAST_WORDS_SECONDS)  # mpiexec drops what it has not read when it hears of it
+        finally:  # stderr may be gone
+            self._world.Abort(1)
+            os._exit(1)  # mpich's goes on until the launcher kills it
